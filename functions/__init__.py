@@ -1,0 +1,1 @@
+"""The four deployments, one folder each; none imports another."""

@@ -1,0 +1,143 @@
+"""The two families of failure, and every error that belongs to one of them.
+
+A permanent error fails again with the same input: it is recorded, the event is acknowledged, HTTP answers 4xx.
+A transient error may pass next time: it escapes to the platform, which delivers again; HTTP answers 503.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class RowdockError(Exception):
+    """Base of every error that Rowdock raises on purpose.
+
+    Attributes:
+        code: stable, dotted, lower case; safe to show to a client and to write to a log.
+    """
+
+    code: ClassVar[str] = "error"
+
+
+class PermanentError(RowdockError):
+    """The same input fails again: acknowledge the event, answer 4xx."""
+
+    code = "permanent"
+
+
+class TransientError(RowdockError):
+    """The same call may succeed later: let it escape, answer 503.
+
+    Attributes:
+        retry_after_s: seconds after which a retry makes sense.
+    """
+
+    code = "transient"
+    retry_after_s: int = 5
+
+
+class SettingsError(PermanentError):
+    """A setting is absent or has a value that cannot be used; the message names the variable, never its value."""
+
+    code = "settings"
+
+
+class DictionaryError(PermanentError):
+    """The data dictionary contradicts itself; the message names the table, the column and the remedy."""
+
+    code = "dictionary"
+
+
+class UnknownTable(PermanentError):
+    """No table's file pattern matches the object's name; the message lists the patterns."""
+
+    code = "file.unknown_table"
+
+
+class AmbiguousTable(PermanentError):
+    """More than one table's file pattern matches the object's name; the message names them."""
+
+    code = "file.ambiguous_table"
+
+
+class FileRefused(PermanentError):
+    """The file as a whole cannot be read as rows of its table.
+
+    Args:
+        code: stable code such as ``file.header``, ``file.encoding``, ``file.compression``.
+        message: what is wrong, with which value, and what to do.
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code  # type: ignore[misc]  # an instance's own code; the class attribute is the default
+
+
+class EventRefused(PermanentError):
+    """The request is no event that this function understands; the message says what is missing."""
+
+    code = "event"
+
+
+class CallerRefused(PermanentError):
+    """The caller did not prove that it is one of the identities that may call this function."""
+
+    code = "caller"
+
+
+class ObjectNotFound(PermanentError):
+    """The store has no such object, or no longer that generation of it."""
+
+    code = "object.not_found"
+
+
+class ObjectExists(PermanentError):
+    """A create-only write found an object of that name."""
+
+    code = "object.exists"
+
+
+class StoreUnavailable(TransientError):
+    """The object store did not answer, or answered that it cannot now."""
+
+    code = "object.unavailable"
+
+
+class DatabaseUnavailable(TransientError):
+    """PostgreSQL cannot be reached, is starting or stopping, or has no free connection."""
+
+    code = "database.unavailable"
+
+
+class DatabaseBusy(TransientError):
+    """A lock, a deadlock, a serialization failure or a twin stands in the way; the same transaction may pass later."""
+
+    code = "database.busy"
+
+
+class DeadlineExceeded(TransientError):
+    """The server ended the statement or transaction at the deadline it was given."""
+
+    code = "database.deadline"
+
+
+class ConstraintViolation(PermanentError):
+    """PostgreSQL refused a row: class 23 of its error codes (PostgreSQL manual, appendix A).
+
+    Attributes:
+        sqlstate: five characters.
+        constraint: name of the constraint, or None.
+    """
+
+    code = "database.constraint"
+
+    def __init__(self, message: str, *, sqlstate: str = "23000", constraint: str | None = None) -> None:
+        super().__init__(message)
+        self.sqlstate = sqlstate
+        self.constraint = constraint
+
+
+class DatabaseMisuse(PermanentError):
+    """PostgreSQL refused the statement itself: rights, syntax, types. A defect or a missing migration."""
+
+    code = "database.misuse"
