@@ -1,0 +1,185 @@
+"""Drain: parked rows whose parent has come go in, in bounded batches, each a transaction of its own."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from psycopg2 import sql
+
+from functions.ingest import history, parked, replay
+from functions.ingest.history import Load
+from functions.ingest.replay import Origin, Record
+from functions.ingest.statements import Statements
+from shared import events
+
+if TYPE_CHECKING:
+    from psycopg2.extensions import connection
+
+    from functions.ingest.services import Services
+    from shared.dictionary import Column, Table
+
+BATCH_ROWS = 20_000
+KEYS_AT_ONCE = 1_000
+LOCK_WAIT_S = 60.0
+
+
+def drain(services: Services) -> dict[str, Any]:
+    """Bring in every parked row that can go in now; what the deadline leaves over is asked for again by an event.
+
+    Returns:
+        Fields for the log line: batches, rows that went in, that were rejected, that wait on.
+
+    Raises:
+        TransientError: another drain held the lock too long, or the database failed; the wake-ups stay.
+    """
+    ends_s = time.monotonic() + services.settings.deadline_s * 0.8
+    total: dict[str, Any] = {"batches": 0, "rows_loaded": 0, "rows_rejected": 0, "rows_pending": 0}
+    with services.database.connection() as side:
+        while _has_wakeups(side):
+            if time.monotonic() > ends_s:
+                services.send(events.make(events.PENDING_DRAIN, {}))
+                return total | {"unfinished": True}
+            _drain_batch(services, side, total)
+    return total
+
+
+def _has_wakeups(side: connection) -> bool:
+    with side.cursor() as cursor:
+        cursor.execute("select exists (select from ingest_status.wakeups)")
+        return bool(cursor.fetchone()[0])  # type: ignore[index]  # a select exists gives one row
+
+
+def _drain_batch(services: Services, side: connection, total: dict[str, Any]) -> None:
+    """One transaction: take the wake-ups, bring in one batch, leave a wake-up again if there may be more.
+
+    The wake-ups are taken with the rows that they lead to, so that a crash leaves both. Drains go one after the other;
+    one that parks a row anew, for another parent, leaves a wake-up as every parking does.
+    """
+    deadline_s = services.settings.deadline_s
+    with services.database.transaction(deadline_s=deadline_s, lock_wait_s=LOCK_WAIT_S) as conn, conn.cursor() as cursor:
+        cursor.execute("select pg_advisory_xact_lock(hashtextextended('drain', 0))")
+        cursor.execute("delete from ingest_status.wakeups")
+        for table in services.dictionary.tables.values():
+            for column in table.columns:
+                ready = column.references and _ready_keys(cursor, services, table, column)
+                if not ready:
+                    continue
+                _bring_in(services, side, conn, table, column, ready, total)
+                parked.leave_wakeups(cursor, Statements(table))
+                return
+
+
+def _ready_keys(cursor: Any, services: Services, table: Table, column: Column) -> list[str]:
+    """Keys that rows of ``table`` wait for in ``column`` and that have a parent row now, a bounded number.
+
+    The distinct keys are stepped through in the index on (table_name, waits_on, waits_for), however many rows wait.
+    """
+    parent = Statements(services.dictionary.tables[str(column.references)])
+    cursor.execute(
+        sql.SQL(
+            """
+            with recursive waited (key) as (
+              (select waits_for from ingest_status.pending where table_name = %(table)s and waits_on = %(column)s
+               order by waits_for limit 1)
+              union all
+              select (select p.waits_for from ingest_status.pending p where p.table_name = %(table)s
+                      and p.waits_on = %(column)s and p.waits_for > w.key order by p.waits_for limit 1)
+              from waited w where w.key is not null)
+            select key from waited where key is not null
+              and exists (select from {parent} where {id} = key::{type}) limit %(limit)s
+            """
+        ).format(parent=parent.name, id=parent.key, type=parent.key_type),
+        {"table": table.key, "column": column.name, "limit": KEYS_AT_ONCE},
+    )
+    return [key for (key,) in cursor.fetchall()]
+
+
+def _bring_in(
+    services: Services,
+    side: connection,
+    conn: connection,
+    table: Table,
+    column: Column,
+    keys: list[str],
+    total: dict[str, Any],
+) -> None:
+    """Judge and merge up to ``BATCH_ROWS`` rows of the oldest load that waits for one of ``keys``."""
+    with conn.cursor() as cursor:
+        waits = {"table": table.key, "column": column.name, "keys": keys, "limit": BATCH_ROWS}
+        cursor.execute(
+            "select load_id, record_number from ingest_status.pending where table_name = %(table)s"
+            " and waits_on = %(column)s and waits_for = any(%(keys)s) order by load_id, record_number limit %(limit)s"
+            " for update",
+            waits,
+        )
+        found = cursor.fetchall()
+        load_id = found[0][0]
+        numbers = [number for load, number in found if load == load_id]
+        source = replay.origin(services, conn, load_id)
+        if source is None:
+            raise RuntimeError(f"load {load_id} has parked rows of {table.key} but no history to read them by")
+        load = Load(kind="re-drive", table_name=table.key, details={"of_load": load_id, "why": "parent arrived"})
+        load.id = history.next_load_id(conn)
+        load.counts.read = len(numbers)
+        load.counts.rejected = _reject_superseded(cursor, source, numbers)
+        load.counts.reasons.update({"record.superseded": load.counts.rejected} if load.counts.rejected else {})
+        _judge_rest(services, side, cursor, source, numbers, load)
+        history.record(conn, load)
+    total["batches"] += 1
+    total["rows_loaded"] += load.counts.inserted + load.counts.updated
+    total["rows_rejected"] += load.counts.rejected
+    total["rows_pending"] += load.counts.pending
+
+
+def _reject_superseded(cursor: Any, source: Origin, numbers: list[int]) -> int:
+    """Reject those of ``numbers`` whose live row changed since they were parked, or that a later load parked again."""
+    s = source.statements
+    batch = {"load_id": source.load_id, "numbers": numbers, "table": s.table.key}
+    cursor.execute(
+        sql.SQL(
+            "select from {name} t where t.{key} in (select row_key::{type} from ingest_status.pending"
+            " where load_id = %(load_id)s and record_number = any(%(numbers)s)) order by t.{key} for no key update"
+        ).format(name=s.name, key=s.key, type=s.key_type),
+        batch,
+    )
+    changed = (
+        sql.SQL("(select md5(t::text) from {name} t where t.{key} = p.row_key::{type}) is distinct from p.live_hash")
+        .format(name=s.name, key=s.key, type=s.key_type)
+        .as_string(cursor)
+    )
+    return parked.reject_parked(
+        cursor,
+        parked.SUPERSEDED,
+        f"p.load_id = %(load_id)s and p.record_number = any(%(numbers)s) and ({changed} or exists"
+        " (select from ingest_status.pending n where n.table_name = %(table)s and n.row_key = p.row_key"
+        " and n.load_id > p.load_id))",
+        batch,
+    )
+
+
+def _judge_rest(
+    services: Services, side: connection, cursor: Any, source: Origin, numbers: list[int], load: Load
+) -> None:
+    cursor.execute(
+        "select record_number, line_number, byte_offset, byte_length, raw from ingest_status.pending"
+        " where load_id = %s and record_number = any(%s) order by record_number",
+        (source.load_id, numbers),
+    )
+    records = [Record(*row[:4], row[4].encode()) for row in cursor.fetchall()]
+    if not records:
+        return
+    judged = replay.judge(services, side, source, records)
+    replay.bring_in(cursor, source, judged, load.counts)
+    replay.note_rejected(cursor, source, judged, load.counts)
+    waiting = replay.waiting_into(cursor, source, judged, load.counts)
+    if len(waiting):
+        cursor.execute(
+            "update ingest_status.pending p set waits_on = w.waits_on, waits_for = w.waits_for from pg_temp.waiting w"
+            " where p.load_id = w.load_id and p.record_number = w.record_number"
+        )
+    still = set(judged.record_numbers[waiting].tolist())
+    cursor.execute(
+        "delete from ingest_status.pending where load_id = %s and record_number = any(%s)",
+        (source.load_id, [r.record_number for r in records if r.record_number not in still]),
+    )

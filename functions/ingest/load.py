@@ -1,0 +1,364 @@
+"""Load one object: every row that keeps the rules goes in, every other one is logged, in one transaction."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from functions.ingest import dialect, history, source, thresholds
+from functions.ingest.history import Attempt, Load
+from functions.ingest.judge import PENDING, REJECTED, Judge, Judged
+from functions.ingest.live_keys import LiveKeys
+from functions.ingest.parked import after_parking, close_earlier_generations
+from functions.ingest.peeked import Peeked
+from functions.ingest.seen_keys import SeenKeys
+from functions.ingest.sender import Sender
+from functions.ingest.statements import Statements
+from shared import events
+from shared.errors import AmbiguousTable, FileRefused, ObjectNotFound, RowdockError, TransientError, UnknownTable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from psycopg2.extensions import connection
+
+    from functions.ingest.services import Services
+    from shared.dictionary import Column, Dictionary, Table
+    from shared.events import ObjectFinalized
+    from shared.objectstore import ObjectInfo
+
+HEAD_BYTES = 1 << 18  # what the dialect is told from
+LOCK_WAIT_S = 20.0
+
+
+def load_object(services: Services, wanted: ObjectFinalized, *, force: bool = False) -> dict[str, Any]:
+    """Load the object's current generation, unless history says that it was; a redelivery changes nothing.
+
+    Args:
+        force: load again what history has already, and past thresholds.
+
+    Returns:
+        Fields for the log line; ``state`` is the load's state or ``duplicate``.
+
+    Raises:
+        TransientError: the same delivery may succeed later.
+    """
+    with services.database.connection() as side:
+        attempt = Attempt(side, wanted.bucket, wanted.name, wanted.generation or "", wanted.event_id)
+        try:
+            fields = _load_or_record(services, wanted, force, side, attempt)
+        except RowdockError as error:
+            _finish_failed(attempt, error)
+            raise
+        attempt.finish(fields["state"], fields.get("reason_code"))
+        return fields
+
+
+def _finish_failed(attempt: Attempt, error: RowdockError) -> None:
+    try:
+        attempt.finish("failed", error.code)
+    except Exception as second:  # noqa: BLE001  # the side connection may be what failed; the first error is the one that counts
+        error.add_note(f"the attempt's end could not be written either: {type(second).__name__}")
+
+
+def _load_or_record(
+    services: Services, wanted: ObjectFinalized, force: bool, side: connection, attempt: Attempt
+) -> dict[str, Any]:
+    load = Load(
+        kind="file",
+        bucket=wanted.bucket,
+        object_name=wanted.name,
+        generation=wanted.generation,
+        event_id=wanted.event_id,
+        event_source=wanted.event_source,
+        forced=force,
+    )
+    try:
+        return _Loading(services, load, side, attempt).run()
+    except (FileRefused, UnknownTable, AmbiguousTable) as refusal:
+        load.state, load.reason_code, load.reason = "refused", refusal.code, str(refusal)
+    except ObjectNotFound as gone:
+        load.state, load.reason_code = "superseded", gone.code
+        load.reason = "the object, or this generation of it, was deleted or replaced before it was read"
+    return record_without_rows(services, load)
+
+
+def record_without_rows(services: Services, load: Load) -> dict[str, Any]:
+    """Write the history of a load that brought no row, unless this generation has its history already."""
+    load.counts = history.Counts()
+    load.id = None
+    if load.generation is None:
+        return load.as_fields()  # nothing names what was announced: the log line is all there is to say
+    with services.database.transaction(deadline_s=60, lock_wait_s=LOCK_WAIT_S) as conn:
+        history.claim(conn, str(load.bucket), str(load.object_name))
+        before = history.last_run(conn, str(load.bucket), str(load.object_name), load.generation)
+        if before and not load.forced:
+            return load.as_fields() | {"state": "duplicate"}
+        load.run = before[0] + 1 if before else 1
+        history.record(conn, load)
+    return load.as_fields()
+
+
+def parent_lookup(side: connection, dictionary: Dictionary) -> Callable[[Column, Sequence[int | str]], set[int | str]]:
+    """``present`` for the judge: which of a column's keys have a parent row now (committed rows only)."""
+
+    def present(column: Column, keys: Sequence[int | str]) -> set[int | str]:
+        parent = Statements(dictionary.tables[str(column.references)])
+        with side.cursor() as cursor:
+            cursor.execute(parent.present_keys(), (list(keys),))
+            return {key for (key,) in cursor.fetchall()}
+
+    return present
+
+
+@dataclass(slots=True)
+class _Loading:
+    """One load on its way through the transaction."""
+
+    services: Services
+    load: Load
+    side: connection
+    attempt: Attempt
+
+    def run(self) -> dict[str, Any]:
+        load, settings = self.load, self.services.settings
+        with self.services.database.transaction(deadline_s=settings.deadline_s, lock_wait_s=LOCK_WAIT_S) as conn:
+            history.claim(conn, str(load.bucket), str(load.object_name))
+            if self._is_done(conn, load.generation):
+                return load.as_fields() | {"state": "duplicate"}
+            info = self.services.store.stat(str(load.bucket), str(load.object_name))
+            announced, load.generation = load.generation, info.generation
+            if announced not in (None, info.generation):
+                return self._superseded(conn, str(announced))
+            if announced is None and self._is_done(conn, load.generation):
+                return load.as_fields() | {"state": "duplicate"}
+            load.file_size, load.etag, load.crc32c = info.size, info.etag, info.crc32c
+            if info.size == 0:
+                load.state, load.reason_code, load.reason = "ignored", "file.empty", "the object has no bytes"
+                history.record(conn, load)
+                return load.as_fields()
+            table = self.services.dictionary.table_for_object(str(load.object_name))
+            load.table_name = table.key
+            self._note_known_content(conn)
+            parked = self._load_rows(conn, table, info)
+        self._wake(table, parked)
+        return load.as_fields()
+
+    def _is_done(self, conn: connection, generation: str | None) -> bool:
+        load = self.load
+        before = generation and history.last_run(conn, str(load.bucket), str(load.object_name), generation)
+        if not before:
+            return False
+        load.run = before[0] + 1
+        return not load.forced
+
+    def _superseded(self, conn: connection, announced: str) -> dict[str, Any]:
+        load = self.load
+        load.generation, load.state, load.reason_code = announced, "superseded", "object.superseded"
+        load.reason = "a newer generation of the object stands in the bucket; that one is loaded"
+        history.record(conn, load)
+        return load.as_fields()
+
+    def _note_known_content(self, conn: connection) -> None:
+        """Tell, without judging it, that the same bytes came before under another name."""
+        load = self.load
+        with conn.cursor() as cursor:
+            cursor.execute(
+                "select id from ingest_status.ingest_status where etag = %s and file_size = %s and object_name <> %s"
+                " and state = 'loaded' order by id desc limit 1",
+                (load.etag, load.file_size, load.object_name),
+            )
+            if found := cursor.fetchone():
+                load.details["content_seen_before"] = found[0]
+
+    def _load_rows(self, conn: connection, table: Table, info: ObjectInfo) -> int:
+        """Judge and write every row, merge, record; returns how many rows wait now."""
+        load = self.load
+        with conn.cursor() as cursor:  # a restore of this table holds it exclusively while it applies
+            cursor.execute("select pg_advisory_xact_lock_shared(hashtextextended(%s, 0))", (f"table:{table.key}",))
+        load.id = history.next_load_id(conn)
+        statements = Statements(table)
+        limits = thresholds.Limits.of(table, forced=load.forced)
+        rows_before = thresholds.rows_before(conn, statements, limits)
+        writer = _Writer(self, conn, statements, limits)
+        try:
+            writer.stream(info)
+            thresholds.check_ratio(limits, load.counts)
+            writer.merge(rows_before)
+        except thresholds.Reached as reached:
+            thresholds.keep_rejects(self.services, conn, load, reached)
+            return 0
+        parked = load.counts.pending
+        close_earlier_generations(conn, load)
+        if parked:
+            after_parking(conn, statements, load.id)
+        self._close_mended(conn, table, writer.reject_ids)
+        history.record(conn, load)
+        self._record_part(conn, info)
+        return parked
+
+    def _close_mended(self, conn: connection, table: Table, reject_ids: list[tuple[int, int]]) -> None:
+        if not reject_ids:
+            return
+        with conn.cursor() as cursor:
+            cursor.execute(
+                "update ingest_status.rejects r set closed_as = 'mended', closed_at = clock_timestamp(),"
+                " closed_by_load = %s from unnest(%s::bigint[], %s::bigint[]) m (load_id, record_number),"
+                " ingest_status.ingest_status l where r.load_id = m.load_id and r.record_number = m.record_number"
+                " and r.closed_as is null and l.id = r.load_id and l.table_name = %s",
+                (self.load.id, [a for a, _ in reject_ids], [b for _, b in reject_ids], table.key),
+            )
+            self.load.details["rejects_mended"] = cursor.rowcount
+
+    def _record_part(self, conn: connection, info: ObjectInfo) -> None:
+        """The whole object is one part; a file that is split has one row for each range."""
+        with conn.cursor() as cursor:
+            cursor.execute(
+                "insert into ingest_status.parts (load_id, part_number, first_byte, end_byte, rows_read)"
+                " values (%s, 1, 0, %s, %s)",
+                (self.load.id, info.size, self.load.counts.read),
+            )
+
+    def _wake(self, table: Table, parked: int) -> None:
+        """Ask for a drain if rows may wait for what this load brought; the sweep is the net if the asking fails."""
+        is_parent = bool(self.services.dictionary.children_of(table.key))
+        if not parked and not (is_parent and self.load.counts.inserted):
+            return
+        with self.side.cursor() as cursor:
+            cursor.execute("select exists (select from ingest_status.pending)")
+            if not cursor.fetchone()[0]:  # type: ignore[index]  # a select exists gives one row
+                return
+        try:
+            self.services.send(events.make(events.PENDING_DRAIN, {}))
+        except TransientError as error:
+            self.load.details["drain_not_sent"] = error.code
+
+
+class _Writer:
+    """Takes judged blocks apart and puts each kind of row on its way."""
+
+    def __init__(self, loading: _Loading, conn: connection, statements: Statements, limits: thresholds.Limits) -> None:
+        self._loading = loading
+        self._conn = conn
+        self._statements = statements
+        self._limits = limits
+        self._load = loading.load
+        self._doubles = self._waiting_doubles = self._staged = 0
+        self._seen = SeenKeys()
+        self._live = LiveKeys(loading.side, statements)
+        self.reject_ids: list[tuple[int, int]] = []
+
+    def stream(self, info: ObjectInfo) -> None:
+        """Read the pinned generation and send its rows; a threshold that is reached on the way ends it early."""
+        load, services = self._load, self._loading.services
+        sender = Sender(self._conn, self._statements.targets())
+        try:
+            with services.store.open_read(info.bucket, info.name, info.generation) as raw:
+                decoded = Peeked(source.decoded(raw, self._statements.table, name=info.name), HEAD_BYTES)
+                found = dialect.detect(self._statements.table, decoded.head, decoded.at_end)
+                load.columns, load.delimiter = list(found.fields), found.delimiter.decode()
+                if found.ignored:
+                    load.details["ignored_columns"] = list(found.ignored)
+                present = parent_lookup(self._loading.side, services.dictionary)
+                for block in Judge(self._statements.table, found, present).blocks(decoded):
+                    self._take(sender, block)
+                    self._loading.attempt.progress(load.counts.read, decoded.bytes_read)
+            sender.finish()
+        except thresholds.Reached:
+            sender.finish()
+            raise
+        except BaseException:
+            sender.abort()
+            raise
+
+    def _take(self, sender: Sender, block: Judged) -> None:
+        load_id, counts = int(self._load.id or 0), self._load.counts
+        usable = np.flatnonzero(block.status != REJECTED)
+        met = self._seen.add(block.key_codes[usable])
+        first, again = usable[~met], usable[met]
+        waits = block.status == PENDING
+        pending, accepted = first[waits[first]], first[~waits[first]]
+        live = self._live.which(block, accepted)
+        self._send(sender, "rows", block.encode_rows, accepted[~live])
+        self._send(sender, "stage", block.encode_staged, accepted[live])
+        self._send(sender, "doubles", block.encode_doubles, again[~waits[again]])
+        for kind, rows in (("pending", pending), ("waiting_doubles", again[waits[again]])):
+            self._send(sender, kind, lambda chosen: block.encode_pending(chosen, load_id), rows)
+        rejected = np.flatnonzero(block.status == REJECTED)
+        self._send(sender, "rejects", lambda chosen: block.encode_rejects(chosen, load_id), rejected)
+        self._staged += int(live.sum())
+        self._doubles += int((~waits[again]).sum())
+        self._waiting_doubles += int(waits[again].sum())
+        counts.read += block.n
+        counts.inserted += len(accepted) - int(live.sum())
+        counts.pending += len(pending)
+        counts.rejected += len(rejected)
+        counts.reasons.update(block.reason_counts())
+        self.reject_ids += block.reject_ids
+        self._note_last_id(block, accepted)
+        thresholds.check_block(self._limits, counts, block.status)
+
+    def _send(
+        self, sender: Sender, kind: str, encode: Callable[[NDArray[np.int64]], bytes], rows: NDArray[np.int64]
+    ) -> None:
+        if len(rows):
+            sender.put(kind, encode(rows))
+
+    def _note_last_id(self, block: Judged, accepted: NDArray[np.int64]) -> None:
+        if block.keys_exact and len(accepted):
+            self._load.last_id = max(self._load.last_id or 0, int(block.key_codes[accepted].max()))
+
+    def merge(self, rows_before: int | None) -> None:
+        """Bring in what could not go straight: rows of known keys, doubles; then every row has its end.
+
+        Raises:
+            thresholds.Reached: more of the table's rows would change than its dictionary entry allows.
+        """
+        counts, s = self._load.counts, self._statements
+        reason = {"reason": f"{s.table.primary_key}.duplicate", "load_id": self._load.id, "table": s.table.key}
+        with self._conn.cursor() as cursor:
+            if self._doubles:
+                self._ensure_stage(cursor)
+                cursor.execute(s.stage_first_doubles(), reason)
+                self._staged += cursor.rowcount
+                self._doubles -= cursor.rowcount
+            if self._waiting_doubles:
+                self._ensure_stage(cursor)
+                cursor.execute(s.park_first_waiting_doubles(), reason)
+                counts.pending += cursor.rowcount
+                self._waiting_doubles -= cursor.rowcount
+            if self._staged:
+                updated, inserted = merge_stage(cursor, s)
+                counts.updated += updated
+                counts.inserted += inserted
+                counts.unchanged += self._staged - updated - inserted
+                thresholds.check_updates(self._limits, updated, rows_before)
+            self._settle(cursor, s.reject_doubles(), reason, self._doubles)
+            self._settle(cursor, s.reject_waiting_doubles(), reason, self._waiting_doubles)
+
+    def _ensure_stage(self, cursor: Any) -> None:
+        cursor.execute("select to_regclass('pg_temp.stage') is null")
+        if cursor.fetchone()[0]:
+            cursor.execute(self._statements.create_stage())
+
+    def _settle(self, cursor: Any, reject: Any, reason: dict[str, Any], doubles: int) -> None:
+        if not doubles:
+            return
+        cursor.execute(reject, reason)
+        counts = self._load.counts
+        counts.rejected += cursor.rowcount
+        counts.unchanged += doubles - cursor.rowcount
+        if cursor.rowcount:
+            counts.reasons[reason["reason"]] += cursor.rowcount
+
+
+def merge_stage(cursor: Any, statements: Statements) -> tuple[int, int]:
+    """Bring ``pg_temp.stage`` into the table: (updated, inserted); the other staged rows were the same already."""
+    cursor.execute("analyze pg_temp.stage")
+    cursor.execute(statements.update_from_stage())
+    updated = cursor.rowcount
+    cursor.execute(statements.insert_from_stage())
+    return updated, cursor.rowcount

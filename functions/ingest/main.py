@@ -1,0 +1,43 @@
+"""Ingest: an event announces a file or asks for upkeep; 2xx says that it is done for good, 5xx to deliver it again."""
+
+from __future__ import annotations
+
+import flask
+import functions_framework
+from flask.typing import ResponseReturnValue
+
+from shared import events, identity, logs
+from shared.errors import CallerRefused, EventRefused, PermanentError, TransientError
+
+
+@functions_framework.http
+def ingest(request: flask.Request) -> ResponseReturnValue:
+    """Take one event, in any form that ``events.parse`` knows; a redelivery changes nothing.
+
+    Bad data is no error: it is recorded and answered with 204. A permanent failure is logged and acknowledged too,
+    but for a caller or a body that no delivery of ours has (403, 400). What may pass next time answers 503.
+    """
+    if request.method == "GET":
+        return "", 204  # start-up and liveness probes
+    with logs.canonical_line("ingest.finished") as line:
+        try:
+            # Imported at first use: numpy and the stores' clients are no part of a cold start's import.
+            from functions.ingest import services, work
+
+            current = services.production()
+            identity.require_caller(dict(request.headers), current.settings)
+            event = events.parse(dict(request.headers), request.get_data())
+            line.update(event_id=event.id, event_type=event.type)
+            line.update(work.handle(current, event))
+        except TransientError as error:
+            line.failed(error)
+            return flask.Response(status=503, headers={"Retry-After": str(error.retry_after_s)})
+        except CallerRefused as error:
+            line.failed(error)
+            return "", 403
+        except EventRefused as error:
+            line.failed(error)
+            return "", 400
+        except PermanentError as error:
+            line.failed(error)
+    return "", 204

@@ -1,0 +1,186 @@
+"""One connection, one COPY at a time: rows, rejects and the rest of a load go into their tables as they are judged.
+
+A COPY stays open while its kind has data; the sender changes to another table when that kind has enough waiting, so
+that one connection and one transaction serve all kinds.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from psycopg2 import sql
+
+if TYPE_CHECKING:
+    from psycopg2.extensions import connection
+
+# PostgreSQL manual, COPY, "Binary Format": signature, flags, extension length; the trailer is a field count of -1.
+COPY_HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
+COPY_TRAILER = b"\xff\xff"
+
+SWITCH_BYTES = 8 << 20  # a kind that has this much waiting gets the next COPY
+QUEUED_ITEMS = 12  # of about a block each; then the judge is held up, which bounds memory when PostgreSQL is slow
+# A COPY ends after so much: its transition table then fits into the keys' work_mem instead of spilling to disk
+# (docs/decisions/0002), and the triggers run while the next rows are judged.
+STATEMENT_BYTES = 32 << 20
+READ_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where one kind of tuple goes.
+
+    Attributes:
+        copy_sql: ``COPY table (columns) FROM STDIN (FORMAT binary)``.
+        create_sql: run once before the first COPY (a temporary table), or None.
+    """
+
+    copy_sql: sql.Composable
+    create_sql: sql.Composable | None = None
+
+
+class SenderAborted(Exception):  # never leaves this module: it ends a COPY on purpose
+    """The load was given up while a COPY was open."""
+
+
+class Sender:
+    """Feeds COPY from a thread of its own; ``put`` from the judging thread.
+
+    Args:
+        connection: in a transaction; nobody else may use it until ``finish`` or ``abort`` has returned.
+        targets: kind → where it goes; the first kind is the one a clean file consists of.
+    """
+
+    def __init__(self, connection: connection, targets: Mapping[str, Target]) -> None:
+        self._connection = connection
+        self._targets = targets
+        self._ready: set[str] = set()
+        self._waiting: dict[str, list[bytes]] = {kind: [] for kind in targets}
+        self._waiting_bytes: dict[str, int] = dict.fromkeys(targets, 0)
+        self._queue: queue.Queue[tuple[str, bytes] | None] = queue.Queue(maxsize=QUEUED_ITEMS)
+        self._error: BaseException | None = None
+        self._ended = False
+        self._aborted = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="copy-sender", daemon=True)
+        self._thread.start()
+
+    def put(self, kind: str, data: bytes) -> None:
+        """Hand over whole COPY BINARY tuples of ``kind``; waits while too much is waiting.
+
+        Raises:
+            psycopg2.Error: what ended the COPY.
+        """
+        if data:
+            self._hand_over((kind, data))
+
+    def finish(self) -> None:
+        """Send what waits, end the last COPY, and give the connection back.
+
+        Raises:
+            psycopg2.Error: what ended a COPY.
+        """
+        self._hand_over(None)
+        self._thread.join()
+        if self._error is not None:
+            raise self._error
+
+    def abort(self) -> None:
+        """Give the load up: the open COPY fails, and the transaction with it. Safe to call at any time."""
+        self._aborted.set()
+        if self._thread.is_alive():
+            self._connection.cancel()  # a COPY that waits for a lock inside the server reads nothing more
+        while self._thread.is_alive():
+            try:
+                self._queue.put(None, timeout=0.05)
+            except queue.Full:
+                continue
+            self._thread.join()
+
+    def _hand_over(self, item: tuple[str, bytes] | None) -> None:
+        while True:
+            if self._error is not None:
+                raise self._error
+            try:
+                self._queue.put(item, timeout=0.2)
+            except queue.Full:
+                continue
+            return
+
+    def _run(self) -> None:
+        try:
+            kind = next(iter(self._targets))
+            while True:
+                self._take_until(kind)
+                if self._waiting[kind]:
+                    self._copy(kind)
+                elif self._ended and not any(self._waiting_bytes.values()):
+                    return
+                kind = max(self._waiting_bytes, key=self._waiting_bytes.__getitem__)
+        except BaseException as error:  # noqa: BLE001  # handed to the judging thread, which raises it
+            self._error = error
+
+    def _take_until(self, kind: str) -> None:
+        """Wait until ``kind`` has something, another kind has enough, or the end was reached."""
+        while not (self._ended or self._waiting[kind] or max(self._waiting_bytes.values()) >= SWITCH_BYTES):
+            self._take()
+
+    def _take(self) -> None:
+        if self._aborted.is_set():
+            raise SenderAborted
+        item = self._queue.get()
+        if item is None:
+            self._ended = True
+            return
+        kind, data = item
+        self._waiting[kind].append(data)
+        self._waiting_bytes[kind] += len(data)
+
+    def _copy(self, kind: str) -> None:
+        target = self._targets[kind]
+        with self._connection.cursor() as cursor:
+            if kind not in self._ready and target.create_sql is not None:
+                cursor.execute(target.create_sql)
+            self._ready.add(kind)
+            cursor.copy_expert(target.copy_sql, _CopyInput(self, kind), READ_BYTES)
+
+    def _next(self, kind: str) -> bytes | None:
+        """The next bytes of ``kind``, or None when its COPY should end."""
+        if self._aborted.is_set():
+            raise SenderAborted
+        self._take_until(kind)
+        if not self._waiting[kind]:
+            return None
+        data = self._waiting[kind].pop(0)
+        self._waiting_bytes[kind] -= len(data)
+        return data
+
+
+class _CopyInput:
+    """The file that psycopg2 reads: header, tuples of one kind, trailer. It returns what it is given, however long."""
+
+    def __init__(self, sender: Sender, kind: str) -> None:
+        self._sender = sender
+        self._kind = kind
+        self._sent = 0
+        self._state = "header"
+
+    def readline(self, _size: int = -1) -> bytes:
+        """Never called: psycopg2 asks for it when it copies text out of a file by lines, which we do not do."""
+        raise NotImplementedError
+
+    def read(self, _size: int = -1) -> bytes:
+        """The next piece of the stream; empty at its end."""
+        if self._state == "header":
+            self._state = "tuples"
+            return COPY_HEADER
+        if self._state == "tuples":
+            data = self._sender._next(self._kind) if self._sent < STATEMENT_BYTES else None
+            if data is not None:
+                self._sent += len(data)
+                return data
+            self._state = "end"
+            return COPY_TRAILER
+        return b""

@@ -1,0 +1,194 @@
+"""The SQL of a load, made from the dictionary: identifiers by ``psycopg2.sql``, values as parameters."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from psycopg2 import sql
+
+from functions.ingest.sender import Target
+from shared.dictionary import Table
+
+RECORD_COLUMNS = sql.SQL(
+    "record_number bigint not null, line_number bigint not null, byte_offset bigint not null,"
+    " byte_length integer not null, raw text not null"
+)
+REJECT_COLUMNS = sql.SQL("load_id, record_number, line_number, byte_offset, byte_length, reasons, raw")
+INSERT_REJECTS = sql.SQL("insert into ingest_status.rejects ({})").format(REJECT_COLUMNS)
+PENDING_COLUMNS = sql.SQL(
+    "load_id, record_number, line_number, byte_offset, byte_length, table_name, row_key, waits_on, waits_for, raw"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Statements:
+    """Every statement that names a dictionary table's columns, for one table."""
+
+    table: Table
+
+    @property
+    def name(self) -> sql.Composable:
+        """The qualified table."""
+        return sql.Identifier(self.table.schema, self.table.key)
+
+    @property
+    def key(self) -> sql.Composable:
+        """The primary key's column."""
+        return sql.Identifier(self.table.primary_key)
+
+    @property
+    def key_type(self) -> sql.Composable:
+        """The primary key's type."""
+        return sql.SQL(self.table.key_column.sql_type)
+
+    def columns(self, prefix: str = "") -> sql.Composable:
+        """All columns in table order, each with ``prefix`` (an alias) before it."""
+        return sql.SQL(", ").join(self._column(c.name, prefix) for c in self.table.columns)
+
+    def present_keys(self) -> sql.Composable:
+        """Which of the keys in the one parameter, a list, have a row: as integers, or as text for other types."""
+        is_integer = self.table.key_column.kind in ("integer", "bigint")
+        key = self.key if is_integer else sql.SQL("{}::text").format(self.key)
+        return sql.SQL("select {key} from {name} where {id} = any(%s::{type}[])").format(
+            key=key, name=self.name, id=self.key, type=self.key_type
+        )
+
+    def _column(self, name: str, prefix: str) -> sql.Composable:
+        return sql.Identifier(prefix, name) if prefix else sql.Identifier(name)
+
+    def _typed(self) -> sql.Composable:
+        return sql.SQL(", ").join(
+            sql.SQL("{} {}").format(sql.Identifier(c.name), sql.SQL(c.sql_type)) for c in self.table.columns
+        )
+
+    def _copy(self, into: sql.Composable, columns: sql.Composable) -> sql.Composable:
+        return sql.SQL("copy {} ({}) from stdin (format binary)").format(into, columns)
+
+    def targets(self) -> dict[str, Target]:
+        """Where a load's kinds of tuples go; rows that a clean file consists of first."""
+        stage = sql.Identifier("pg_temp", "stage")
+        doubles = sql.Identifier("pg_temp", "doubles")
+        waiting_doubles = sql.Identifier("pg_temp", "waiting_doubles")
+        rejects = sql.Identifier("ingest_status", "rejects")
+        pending = sql.Identifier("ingest_status", "pending")
+        all_columns = self.columns()
+        return {
+            "rows": Target(self._copy(self.name, all_columns)),
+            "rejects": Target(self._copy(rejects, REJECT_COLUMNS)),
+            "pending": Target(self._copy(pending, PENDING_COLUMNS)),
+            "stage": Target(self._copy(stage, sql.SQL("{}, record_number").format(all_columns)), self.create_stage()),
+            "doubles": Target(
+                self._copy(
+                    doubles,
+                    sql.SQL("{}, record_number, line_number, byte_offset, byte_length, raw").format(all_columns),
+                ),
+                sql.SQL("create temporary table doubles ({}, {}) on commit drop").format(self._typed(), RECORD_COLUMNS),
+            ),
+            "waiting_doubles": Target(
+                self._copy(waiting_doubles, PENDING_COLUMNS),
+                sql.SQL(
+                    "create temporary table waiting_doubles on commit drop as"
+                    " select * from ingest_status.pending where false"
+                ),
+            ),
+        }
+
+    def create_stage(self) -> sql.Composable:
+        """The temporary table of rows that may be in the table already."""
+        return sql.SQL("create temporary table stage ({}, record_number bigint not null) on commit drop").format(
+            self._typed()
+        )
+
+    def _same(self, left: str, right: str) -> sql.Composable:
+        return sql.SQL("({}) is not distinct from ({})").format(self.columns(left), self.columns(right))
+
+    def update_from_stage(self) -> sql.Composable:
+        """Change the live rows that a staged row differs from."""
+        assignments = sql.SQL(", ").join(
+            sql.SQL("{} = s.{}").format(sql.Identifier(c.name), sql.Identifier(c.name))
+            for c in self.table.columns
+            if c.name != self.table.primary_key
+        )
+        return sql.SQL("update {name} t set {set} from pg_temp.stage s where t.{key} = s.{key} and not {same}").format(
+            name=self.name, set=assignments, key=self.key, same=self._same("t", "s")
+        )
+
+    def insert_from_stage(self) -> sql.Composable:
+        """Add the staged rows that no live row has the key of, in key order."""
+        return sql.SQL(
+            "insert into {name} ({columns}) select {staged} from pg_temp.stage s"
+            " where not exists (select from {name} t where t.{key} = s.{key}) order by s.{key}"
+        ).format(name=self.name, columns=self.columns(), staged=self.columns("s"), key=self.key)
+
+    def stage_first_doubles(self) -> sql.Composable:
+        """Move to the stage what only looked double: per key the first record, where this load has no other row of it.
+
+        Keys that are not exact (64-bit hashes, integers beyond the bitmap) may collide; a row of this load is one that
+        the current transaction wrote, is staged, or is parked.
+        """
+        return sql.SQL(
+            """
+            with firsts as (
+              delete from pg_temp.doubles d where ctid in (
+                select distinct on ({key}) ctid from pg_temp.doubles o
+                where not exists (select from pg_temp.stage s where s.{key} = o.{key})
+                  and not exists (select from {name} t where t.{key} = o.{key}
+                                  and t.xmin = pg_current_xact_id()::xid)
+                  and not exists (select from ingest_status.pending p where p.load_id = %(load_id)s
+                                  and p.table_name = %(table)s and p.row_key = o.{key}::text)
+                order by {key}, record_number)
+              returning {columns}, record_number)
+            insert into pg_temp.stage ({columns}, record_number) select {columns}, record_number from firsts
+            """
+        ).format(name=self.name, key=self.key, columns=self.columns())
+
+    def reject_doubles(self) -> sql.Composable:
+        """Reject every double that differs from the row of its key; what is left over is unchanged."""
+        return sql.SQL(
+            """
+            {rejects}
+            select %(load_id)s, d.record_number, d.line_number, d.byte_offset, d.byte_length, array[%(reason)s], d.raw
+            from pg_temp.doubles d left join {name} t on t.{key} = d.{key}
+            where t.{key} is null or not {same}
+               or exists (select from ingest_status.pending p where p.load_id = %(load_id)s
+                          and p.table_name = %(table)s and p.row_key = d.{key}::text)
+            """
+        ).format(rejects=INSERT_REJECTS, name=self.name, key=self.key, same=self._same("t", "d"))
+
+    def park_first_waiting_doubles(self) -> sql.Composable:
+        """Park what only looked double among the rows that wait (see ``stage_first_doubles``)."""
+        return sql.SQL(
+            """
+            with firsts as (
+              delete from pg_temp.waiting_doubles where ctid in (
+                select distinct on (row_key) ctid from pg_temp.waiting_doubles o
+                where not exists (select from {name} t where t.{key} = o.row_key::{type}
+                                  and t.xmin = pg_current_xact_id()::xid)
+                  and not exists (select from pg_temp.stage s where s.{key} = o.row_key::{type})
+                  and not exists (select from ingest_status.pending p where p.load_id = %(load_id)s
+                                  and p.table_name = %(table)s and p.row_key = o.row_key)
+                order by row_key, record_number)
+              returning {columns})
+            insert into ingest_status.pending ({columns}) select {columns} from firsts
+            """
+        ).format(name=self.name, key=self.key, type=self.key_type, columns=PENDING_COLUMNS)
+
+    def reject_waiting_doubles(self) -> sql.Composable:
+        """Reject the waiting doubles that differ from the parked record of their key; the rest are unchanged."""
+        return sql.SQL(
+            """
+            {rejects}
+            select d.load_id, d.record_number, d.line_number, d.byte_offset, d.byte_length, array[%(reason)s],
+                   left(d.raw, 8192)
+            from pg_temp.waiting_doubles d
+            where not exists (select from ingest_status.pending p where p.load_id = d.load_id
+                              and p.table_name = d.table_name and p.row_key = d.row_key and p.raw = d.raw)
+            """
+        ).format(rejects=INSERT_REJECTS)
+
+    def remember_live_rows(self) -> sql.Composable:
+        """Note with each row that this load parked what the live row of its key looks like now."""
+        return sql.SQL(
+            "update ingest_status.pending p set live_hash = md5(t::text) from {name} t"
+            " where p.load_id = %(load_id)s and p.table_name = %(table)s and t.{key} = p.row_key::{type}"
+        ).format(name=self.name, key=self.key, type=self.key_type)

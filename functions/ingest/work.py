@@ -1,0 +1,83 @@
+"""What each event asks of the ingest function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from functions.ingest.drain import drain
+from functions.ingest.load import load_object
+from functions.ingest.reconcile import reconcile
+from functions.ingest.redrive import redrive
+from functions.ingest.sweep import sweep
+from shared import events
+from shared.errors import EventRefused
+from shared.events import Event, ObjectFinalized
+
+if TYPE_CHECKING:
+    from functions.ingest.services import Services
+
+MIN_AGE_S = 60.0  # younger objects have an event of their own on its way
+
+
+def handle(services: Services, event: Event) -> dict[str, Any]:
+    """Do what ``event`` asks; returns fields for the log line.
+
+    Raises:
+        EventRefused: a type, or data, that this function does not know.
+        TransientError: deliver the same event again later.
+    """
+    work = WORK_BY_TYPE.get(event.type)
+    if work is None:
+        raise EventRefused(f"event type {event.type!r} is not one of {', '.join(WORK_BY_TYPE)}")
+    return work(services, event)
+
+
+def _finalized(services: Services, event: Event) -> dict[str, Any]:
+    return load_object(services, ObjectFinalized.of(event))
+
+
+def _load(services: Services, event: Event) -> dict[str, Any]:
+    wanted = ObjectFinalized(
+        bucket=_text(event.data, "bucket"),
+        name=_text(event.data, "name"),
+        generation=event.data.get("generation") or None,
+        event_id=event.id,
+        event_source=event.source,
+    )
+    return load_object(services, wanted, force=event.data.get("force") is True)
+
+
+def _redrive(services: Services, event: Event) -> dict[str, Any]:
+    load_id, records = event.data.get("load_id"), event.data.get("records")
+    if not isinstance(load_id, int) or not (records is None or _is_numbers(records)):
+        raise EventRefused("a re-drive needs load_id, a number, and records, a list of numbers or null")
+    return redrive(services, load_id, records)
+
+
+def _reconcile(services: Services, event: Event) -> dict[str, Any]:
+    min_age_s = event.data.get("min_age_s", MIN_AGE_S)
+    if not isinstance(min_age_s, int | float):
+        raise EventRefused("min_age_s takes a number of seconds")
+    return reconcile(services, event.data.get("bucket") or None, min_age_s)
+
+
+def _is_numbers(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(item, int) for item in value)
+
+
+def _text(data: Mapping[str, Any], name: str) -> str:
+    value = data.get(name)
+    if not isinstance(value, str) or not value:
+        raise EventRefused(f"the event's data lacks {name!r}")
+    return value
+
+
+WORK_BY_TYPE: dict[str, Callable[[Services, Event], dict[str, Any]]] = {
+    events.OBJECT_FINALIZED: _finalized,
+    events.LOAD: _load,
+    events.PENDING_DRAIN: lambda services, _event: drain(services),
+    events.SWEEP: lambda services, _event: sweep(services),
+    events.RECONCILE: _reconcile,
+    events.REDRIVE: _redrive,
+}
