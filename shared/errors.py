@@ -103,6 +103,12 @@ class StoreUnavailable(TransientError):
     code = "object.unavailable"
 
 
+class ServiceUnavailable(TransientError):
+    """What takes our events, gives us tokens or publishes keys did not answer, or did not accept."""
+
+    code = "service.unavailable"
+
+
 class DatabaseUnavailable(TransientError):
     """PostgreSQL cannot be reached, is starting or stopping, or has no free connection."""
 
