@@ -97,6 +97,12 @@ class ObjectExists(PermanentError):
     code = "object.exists"
 
 
+class StoreRefused(PermanentError):
+    """The object store will not do it: credentials, rights, no such bucket, a name it does not take."""
+
+    code = "object.refused"
+
+
 class StoreUnavailable(TransientError):
     """The object store did not answer, or answered that it cannot now."""
 
