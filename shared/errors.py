@@ -153,3 +153,9 @@ class DatabaseMisuse(PermanentError):
     """PostgreSQL refused the statement itself: rights, syntax, types. A defect or a missing migration."""
 
     code = "database.misuse"
+
+
+class ServerTooOld(PermanentError):
+    """The server is older than PostgreSQL 18, which the keys need (NOT ENFORCED)."""
+
+    code = "database.too_old"

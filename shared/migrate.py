@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING
 import psycopg2
 
 from shared.errors import PermanentError
-from shared.postgres import translate
+from shared.postgres import require_server, translate
 
 if TYPE_CHECKING:
     from psycopg2.extensions import connection
 
 MIGRATIONS = Path(__file__).with_name("migrations")
 FILE_NAME = re.compile(r"(\d{4})_([a-z0-9_]+)\.sql\Z")
-OLDEST_SERVER = 180000
 LOCK = "select pg_advisory_lock(hashtextextended('rowdock.migrate', 0))"
 UNLOCK = "select pg_advisory_unlock(hashtextextended('rowdock.migrate', 0))"
 
@@ -69,7 +68,8 @@ def migrate(url: str, directories: Sequence[Path] = (MIGRATIONS,)) -> list[str]:
     Only one run works at a time; another waits. The role owns the database and may create roles; it needs no superuser.
 
     Raises:
-        MigrationRefused: the server is older than PostgreSQL 18, or an applied migration is unknown here or was changed.
+        ServerTooOld: the server is older than PostgreSQL 18.
+        MigrationRefused: an applied migration is unknown here, or was changed.
         TransientError: the database cannot be reached or is busy.
     """
     wanted = read(directories)
@@ -84,15 +84,6 @@ def migrate(url: str, directories: Sequence[Path] = (MIGRATIONS,)) -> list[str]:
                 _execute(conn, UNLOCK)
     except psycopg2.Error as error:
         raise translate(error) from error
-
-
-def require_server(conn: connection) -> None:
-    """Raise MigrationRefused unless the server is PostgreSQL 18 or later."""
-    if conn.server_version < OLDEST_SERVER:
-        raise MigrationRefused(
-            f"the server is PostgreSQL {conn.server_version // 10000}; Rowdock needs 18 or later, "
-            "for foreign keys that are NOT ENFORCED: upgrade the server"
-        )
 
 
 def applied(conn: connection) -> dict[int, tuple[str, str]]:

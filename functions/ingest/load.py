@@ -18,7 +18,16 @@ from functions.ingest.seen_keys import SeenKeys
 from functions.ingest.sender import Sender
 from functions.ingest.statements import Statements
 from shared import events
-from shared.errors import AmbiguousTable, FileRefused, ObjectNotFound, RowdockError, TransientError, UnknownTable
+from shared.errors import (
+    AmbiguousTable,
+    ConstraintViolation,
+    DatabaseBusy,
+    FileRefused,
+    ObjectNotFound,
+    RowdockError,
+    TransientError,
+    UnknownTable,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -32,6 +41,8 @@ if TYPE_CHECKING:
 
 HEAD_BYTES = 1 << 18  # what the dialect is told from
 LOCK_WAIT_S = 20.0
+# unique_violation and foreign_key_violation: a key was added, or a parent removed, after it was looked up.
+WRITTEN_MEANWHILE = ("23505", "23503")
 
 
 def load_object(services: Services, wanted: ObjectFinalized, *, force: bool = False) -> dict[str, Any]:
@@ -83,6 +94,10 @@ def _load_or_record(
     except ObjectNotFound as gone:
         load.state, load.reason_code = "superseded", gone.code
         load.reason = "the object, or this generation of it, was deleted or replaced before it was read"
+    except ConstraintViolation as violation:
+        if violation.sqlstate not in WRITTEN_MEANWHILE:
+            raise
+        raise DatabaseBusy(f"another writer changed what this load relies on: {violation}") from violation
     return record_without_rows(services, load)
 
 

@@ -14,8 +14,9 @@ from shared.errors import CallerRefused, EventRefused, PermanentError, Transient
 def ingest(request: flask.Request) -> ResponseReturnValue:
     """Take one event, in any form that ``events.parse`` knows; a redelivery changes nothing.
 
-    Bad data is no error: it is recorded and answered with 204. A permanent failure is logged and acknowledged too,
-    but for a caller or a body that no delivery of ours has (403, 400). What may pass next time answers 503.
+    Bad data is no error: it is recorded and answered with 204. A caller or a body that no delivery of ours has gets 403
+    or 400, what may pass next time 503. All else is ours to mend, such as a missing migration: 500, so that the event
+    comes again, or ends as a dead letter, and no file is lost.
     """
     if request.method == "GET":
         return "", 204  # start-up and liveness probes
@@ -40,4 +41,5 @@ def ingest(request: flask.Request) -> ResponseReturnValue:
             return "", 400
         except PermanentError as error:
             line.failed(error)
+            return "", 500
     return "", 204
