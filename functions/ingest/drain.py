@@ -166,7 +166,7 @@ def _judge_rest(
         " where load_id = %s and record_number = any(%s) order by record_number",
         (source.load_id, numbers),
     )
-    records = [Record(*row[:4], row[4].encode()) for row in cursor.fetchall()]
+    records = [Record(n, line, offset, length, raw.encode()) for n, line, offset, length, raw in cursor.fetchall()]
     if not records:
         return
     judged = replay.judge(services, side, source, records)

@@ -66,7 +66,7 @@ def _open_rejects(conn: connection, load_id: int, records: list[int] | None, aft
             " order by record_number limit %(limit)s for update",
             {"load": load_id, "after": after, "records": records, "lost": list(LOST_TO_ANOTHER), "limit": BATCH_ROWS},
         )
-        return [Record(*row[:4], row[4].encode()) for row in cursor.fetchall()]
+        return [Record(n, line, offset, length, raw.encode()) for n, line, offset, length, raw in cursor.fetchall()]
 
 
 def _whole(services: Services, conn: connection, source: Origin, record: Record) -> Record | None:
