@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import psycopg2
 from psycopg2 import extensions
@@ -33,7 +33,7 @@ OLDEST_SERVER = 180000
 CONNECT_TIMEOUT_S = 5
 LIFETIME_S = 1800.0  # a rotated password or a moved server is noticed within this time
 TRUSTED_IDLE_S = 30.0  # after longer, a firewall may have dropped the connection without a word: ask it
-KEEPALIVE = {"keepalives": 1, "keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
+KEEPALIVE: dict[str, Any] = {"keepalives": 1, "keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
 
 Isolation = Literal["read committed", "repeatable read", "serializable"]
 

@@ -1,6 +1,6 @@
 """Everything that comes from the environment, read in one place; no other module of ours looks there.
 
-Production sets these in ``deploy.yaml``; the emulator sets the same names. A value that holds a secret is never printed.
+``deploy.yaml`` sets these in production, the emulator sets the same names. A value with a secret is never printed.
 """
 
 from __future__ import annotations

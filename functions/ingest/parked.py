@@ -27,7 +27,7 @@ def reject_parked(cursor: Any, reason: sql.Composable, where: str, parameters: d
             "with gone as (delete from ingest_status.pending p where {where} returning load_id,"
             " record_number, line_number, byte_offset, byte_length, array[{reason}], left(raw, 8192))"
             " insert into ingest_status.rejects ({columns}) select * from gone"
-        ).format(where=sql.SQL(where), reason=reason, columns=REJECT_COLUMNS),  # type: ignore[arg-type]  # constants
+        ).format(where=sql.SQL(where), reason=reason, columns=REJECT_COLUMNS),
         parameters,
     )
     return int(cursor.rowcount)

@@ -8,6 +8,7 @@ from psycopg2 import sql
 
 from functions.ingest import parked
 from functions.ingest.drain import drain
+from shared import rollup
 
 if TYPE_CHECKING:
     from psycopg2.extensions import connection
@@ -19,7 +20,7 @@ ATTEMPTS_KEPT_DAYS = 30
 
 
 def sweep(services: Services) -> dict[str, Any]:
-    """Drain what can go in, reject what waited too long, forget what was kept long enough.
+    """Drain what can go in, reject what waited too long, forget what was kept long enough, fold the roll-up.
 
     Returns:
         Fields for the log line.
@@ -38,6 +39,8 @@ def sweep(services: Services) -> dict[str, Any]:
                 "delete from ingest_status.attempts where started_at < now() - make_interval(days => %s)",
                 (ATTEMPTS_KEPT_DAYS,),
             )
+    with services.database.transaction(deadline_s=services.settings.deadline_s, lock_wait_s=20) as conn:
+        fields["deltas_folded"] = rollup.fold(conn)
     return fields
 
 
