@@ -127,7 +127,7 @@ class Database:
         self._free = threading.BoundedSemaphore(self._pool_size)
 
     @contextlib.contextmanager
-    def connection(self) -> Iterator[connection]:
+    def connection(self) -> Iterator[extensions.connection]:
         """A connection in autocommit, for single statements.
 
         Raises:
@@ -140,7 +140,7 @@ class Database:
     @contextlib.contextmanager
     def transaction(
         self, *, deadline_s: float, lock_wait_s: float = 5.0, isolation: Isolation = "read committed"
-    ) -> Iterator[connection]:
+    ) -> Iterator[extensions.connection]:
         """A connection in a transaction: committed at the end, rolled back by any exception.
 
         The server itself ends the transaction ``deadline_s`` seconds after its start, and waits for one lock no longer
@@ -171,7 +171,7 @@ class Database:
             pooled.connection.close()
 
     @contextlib.contextmanager
-    def _borrowed(self) -> Iterator[connection]:
+    def _borrowed(self) -> Iterator[extensions.connection]:
         pooled = self._take()
         try:
             yield pooled.connection

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 # One row of each means: a year, quarter, department and job, and how many were hired in it.
 RECOUNT = """
-    select metrics.quarter_number(hired_date) / 4 as year, metrics.quarter_number(hired_date) % 4 + 1 as quarter,
+    select metrics.quarter_number(hired_date) / 4 as year, mod(metrics.quarter_number(hired_date), 4) + 1 as quarter,
            department_id, job_id, count(*) as hired
     from hired_employees.hired_employees group by 1, 2, 3, 4
 """
