@@ -272,7 +272,9 @@ class _Writer:
         sender = Sender(self._conn, self._statements.targets())
         try:
             with services.store.open_read(info.bucket, info.name, info.generation) as raw:
-                decoded = Peeked(source.decoded(raw, self._statements.table, name=info.name), HEAD_BYTES)
+                text = source.decoded(raw, self._statements.table, name=info.name)
+                decoded = Peeked(text, HEAD_BYTES)
+                self._note_transformations(text)
                 found = dialect.detect(self._statements.table, decoded.head, decoded.at_end)
                 load.columns, load.delimiter = list(found.fields), found.delimiter.decode()
                 if found.ignored:
@@ -288,6 +290,13 @@ class _Writer:
         except BaseException:
             sender.abort()
             raise
+
+    def _note_transformations(self, text: source.Reader) -> None:
+        """What stands between a record's offset and its place in the object, for whoever reads it again."""
+        if text.compressed or text.transcoded:
+            self._load.details["transformed"] = True
+        if text.skipped_bytes:
+            self._load.details["skipped_bytes"] = text.skipped_bytes
 
     def _take(self, sender: Sender, block: Judged) -> None:
         load_id, counts = int(self._load.id or 0), self._load.counts

@@ -76,16 +76,16 @@ def _whole(services: Services, conn: connection, source: Origin, record: Record)
         return record
     with conn.cursor() as cursor:
         cursor.execute(
-            "select bucket, object_name, generation, details ? 'transformed' from ingest_status.ingest_status"
-            " where id = %s",
+            "select bucket, object_name, generation, details ? 'transformed',"
+            " coalesce((details ->> 'skipped_bytes')::int, 0) from ingest_status.ingest_status where id = %s",
             (source.load_id,),
         )
-        bucket, name, generation, transformed = cursor.fetchone()  # type: ignore[misc]  # origin() found the row
+        bucket, name, generation, transformed, skipped = cursor.fetchone()  # type: ignore[misc]  # origin() found the row
     if bucket is None or transformed:
         return None
     try:
-        end = record.byte_offset + record.byte_length
-        with services.store.open_read(bucket, name, generation, record.byte_offset, end) as reader:
+        start = record.byte_offset + skipped
+        with services.store.open_read(bucket, name, generation, start, start + record.byte_length) as reader:
             return replace(record, raw=reader.read(record.byte_length))
     except ObjectNotFound:
         return None
