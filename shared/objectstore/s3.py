@@ -20,6 +20,7 @@ from botocore.config import Config
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
+    ConnectionError,
     HTTPClientError,
     IncompleteReadError,
     ResponseStreamingError,
@@ -44,7 +45,13 @@ MADE_UP_GENERATION = re.compile(r"(?P<etag>.+)-\d+-\d{10}")
 WRITE_MARK = "rowdock-write"
 
 TRANSIENT_STATUS = frozenset({408, 409, 425, 429})  # and every 5xx; 409 is a conflict with a write under way
-TRANSIENT_ERRORS = (HTTPClientError, IncompleteReadError, ResponseStreamingError, urllib3.exceptions.HTTPError)
+TRANSIENT_ERRORS = (
+    ConnectionError,
+    HTTPClientError,
+    IncompleteReadError,
+    ResponseStreamingError,
+    urllib3.exceptions.HTTPError,
+)
 
 
 class S3Store:
