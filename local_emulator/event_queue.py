@@ -134,7 +134,8 @@ class EventQueue:
     def next_due_at(self, function: str) -> float | None:
         """Return when the next delivery to ``function`` is due, in seconds of the epoch, or None."""
         query = "select min(due_at) from deliveries where state = 'pending' and function = ?"
-        return self._db.execute(query, (function,)).fetchone()[0]
+        due_at: float | None = self._db.execute(query, (function,)).fetchone()[0]
+        return due_at
 
     def done(self, delivery: int, status: int) -> None:
         """The function took it."""

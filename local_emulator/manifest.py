@@ -8,7 +8,7 @@ from __future__ import annotations
 import ast
 import datetime
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -245,7 +245,7 @@ class _Reader:
     key_lines: dict[tuple[int, str], int] = field(default_factory=dict)
     kept: list[Any] = field(default_factory=list)  # keeps those ids from being given twice
 
-    SCALARS: ClassVar = {
+    SCALARS: ClassVar[Mapping[str, Callable[[str], Any]]] = {
         "tag:yaml.org,2002:int": int,
         "tag:yaml.org,2002:float": float,
         "tag:yaml.org,2002:bool": lambda text: text.lower() in ("true", "yes", "on"),

@@ -95,6 +95,15 @@ class PostgresServer:
         """The postmaster's process id."""
         return self._child.pid
 
+    @property
+    def alive(self) -> bool:
+        """Whether the postmaster runs."""
+        return self._child.alive
+
+    def tail(self) -> str:
+        """The last lines of its log."""
+        return self._child.tail()
+
     def url(self, database: str = "postgres", user: str = "postgres") -> str:
         """A libpq connection string on 127.0.0.1."""
         return f"postgresql://{quote(user)}:{quote(self.password)}@127.0.0.1:{self.port}/{quote(database)}"

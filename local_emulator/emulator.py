@@ -1,0 +1,473 @@
+"""The emulator itself: its parts started in order, kept running, and ended with nothing left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import hmac
+import json
+import os
+import secrets
+import time
+from collections.abc import Callable, Iterable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from local_emulator import clock, database, stores
+from local_emulator.children import ChildFailed
+from local_emulator.database import Database
+from local_emulator.delivery import Deliveries
+from local_emulator.event_queue import EventQueue
+from local_emulator.functions import FunctionServer, Surroundings, processes
+from local_emulator.gateway import Gateway, Handler, Request, Response, Upstream, json_response, problem
+from local_emulator.issuer import Issuer
+from local_emulator.manifest import Manifest
+from local_emulator.object_events import Announcement, announced_by_s3, announced_by_seaweed
+from local_emulator.state import Running, StateFolder, listen, port_holder
+from local_emulator.stores import StoreServer, Webhook
+from local_emulator.terminal import Terminal
+from local_emulator.watch import BucketWatch
+from shared import events, objectstore
+from shared.errors import EventRefused, RowdockError
+
+T = TypeVar("T")
+TRIGGER = "trigger@rowdock.emulator"
+OPERATOR = "operator@rowdock.emulator"
+LISTING_INTERVAL_S = {"minio": 5.0, "seaweedfs": 5.0, "moto": 2.0, "url": 2.0}
+SUPERVISION_S = 0.5
+
+
+class PartFailed(Exception):
+    """A part of the emulator did not start, or ended; the message names it and shows the end of its output."""
+
+    def __init__(self, part: str, why: str) -> None:
+        super().__init__(f"{part}: {why}")
+        self.part = part
+
+
+class PortTaken(Exception):
+    """The gateway's port is taken; the message says by whom."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What ``up`` was told.
+
+    Attributes:
+        port: of the gateway; 0 for any that is free.
+        storage: auto, minio, seaweedfs, moto or a store's URL.
+        db: auto or the URL of a database that its role owns.
+        time_scale: what the pauses before retries are multiplied with.
+        listing_s: seconds between two listings of the bucket; None for what suits the store.
+    """
+
+    state: Path
+    root: Path
+    port: int = 8887
+    storage: str = "auto"
+    db: str = "auto"
+    fresh: bool = False
+    time_scale: float = 0.1
+    listing_s: float | None = None
+
+
+@dataclass(slots=True)
+class _Access:
+    """Secrets of one run: what webhooks, commands and functions show, and as whom the latter are then known."""
+
+    command_key: str = field(default_factory=lambda: secrets.token_urlsafe(24), repr=False)
+    webhook_token: str = field(default_factory=lambda: secrets.token_urlsafe(24), repr=False)
+    email_by_secret: dict[str, str] = field(default_factory=dict, repr=False)
+
+    def token_path(self, email: str) -> str:
+        """Return the path, made for ``email`` alone, where it gets identity tokens."""
+        secret = secrets.token_urlsafe(24)
+        self.email_by_secret[secret] = email
+        return f"/_identity/token/{secret}"
+
+
+class Emulator:
+    """Use as: ``await start()``, ``await run()`` until it returns, ``await stop()`` in any case."""
+
+    def __init__(self, options: Options, manifest: Manifest, terminal: Terminal) -> None:
+        self.options = options
+        self.manifest = manifest
+        self.say = terminal.say
+        self._lines_of = terminal.lines_of
+        self._access = _Access()
+        self._state = StateFolder(options.state)
+        self._stack = AsyncExitStack()
+        self._servers: dict[str, FunctionServer] = {}
+        self._upstreams: dict[str, Upstream] = {}
+        self._started = time.monotonic()
+        self._database: Database | None = None
+        self._store: StoreServer | None = None
+        self._watch: BucketWatch | None = None
+        self._deliveries: Deliveries | None = None
+
+    # Start
+
+    async def start(self) -> None:
+        """Start every part; on return the emulator is ready and the commands find it.
+
+        Raises:
+            StateHeld: another emulator uses the folder.
+            PortTaken: something else listens on the gateway's port.
+            PartFailed: a part did not become ready.
+        """
+        self._state.hold(fresh=self.options.fresh)
+        self._stack.callback(self._state.release)
+        await self._open_gateway()
+        self.bucket, self.backup_bucket = self._buckets()
+        queue = EventQueue(self._state.queue)
+        self._stack.callback(queue.close)
+        queue.forget_old()
+        if again := queue.recover():
+            self.say("queue", f"{again} deliveries were under way when the emulator ended; they are made again")
+        await asyncio.gather(self._start_database(), self._start_store())
+        await asyncio.gather(*(self._start_function(name) for name in self.manifest.functions))
+        self._deliveries = Deliveries(
+            queue, self.manifest, self._upstreams, self._sign, self.say, self.options.time_scale
+        )
+        self._watch = BucketWatch(
+            objectstore.connect(self.storage_url), self.bucket, self._deliveries, self.say, self._listing_interval_s()
+        )
+        self._state.announce(self._running())
+        took_s = time.monotonic() - self._started
+        self.say("emulator", f"ready after {took_s:.1f} s: {self.url}  (database, {self.storage_kind}, functions)")
+
+    async def _open_gateway(self) -> None:
+        try:
+            listener = listen(self.options.port)
+        except OSError as error:
+            holder = port_holder(self.options.port)
+            raise PortTaken(f"port {self.options.port} is taken by {holder}; end it, or give --port") from error
+        self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        self._issuer = Issuer(self._state.path / "issuer-key.pem", f"{self.url}/_identity")
+        gateway = Gateway(listener, self._route)
+        await gateway.start()
+        self._stack.push_async_callback(gateway.stop)
+
+    def _buckets(self) -> tuple[str, str]:
+        """Return the names that deploy.yaml gives to the two buckets."""
+        plain = [function.environment for function in self.manifest.functions.values()]
+        uploads = next((env["UPLOAD_BUCKET"] for env in plain if "UPLOAD_BUCKET" in env), "csv-uploads")
+        return uploads, next((env["BACKUP_BUCKET"] for env in plain if "BACKUP_BUCKET" in env), "avro-backups")
+
+    async def _start_database(self) -> None:
+        def start() -> Database:
+            if self.options.db == "auto":
+                return database.embedded(self._state.path / "postgres", self._lines_of("postgres"))
+            return database.given(self.options.db, self._lines_of("database"))
+
+        self._database = await self._part("database", start)
+        if self._database.server is not None:
+            self._stack.push_async_callback(asyncio.to_thread, self._database.server.stop)
+
+    async def _start_store(self) -> None:
+        kind = self.options.storage
+        if "://" in kind:
+            self.storage_kind, self.storage_url = "url", kind
+            return await self._part("store", self._look_into_store)
+        if kind == "auto":
+            kind = "minio" if stores.minio_binary() else "seaweedfs"
+        hook = "minio" if kind == "minio" else "seaweedfs"
+        webhook = Webhook(f"{self.url}/_events/{hook}", self._access.webhook_token, (self.bucket,))
+        buckets = (self.bucket, self.backup_bucket)
+
+        def start() -> StoreServer:
+            folder, on_line = self._state.path / kind, self._lines_of(kind)
+            folder.mkdir(parents=True, exist_ok=True)
+            return stores.LAUNCHERS[kind](folder, buckets, webhook=webhook, on_line=on_line)
+
+        self._store = await self._part(kind, start)
+        self.storage_kind, self.storage_url = kind, self._store.url
+        self._stack.push_async_callback(asyncio.to_thread, self._store.stop)
+        return None
+
+    def _look_into_store(self) -> None:
+        store = objectstore.connect(self.storage_url)
+        for bucket in (self.bucket, self.backup_bucket):
+            next(iter(store.list(bucket)), None)
+
+    async def _start_function(self, name: str) -> None:
+        function = self.manifest.functions[name]
+        server = FunctionServer(function, Surroundings(self.options.root, self._settings(name)), self._lines_of(name))
+        self._servers[name] = server
+        self._stack.push_async_callback(asyncio.to_thread, server.stop)
+        await self._part(name, server.start)
+        limit = processes(function) * function.concurrency
+        self._upstreams[name] = Upstream(name, server.port, limit=limit, timeout_s=function.timeout_s)
+        self._stack.callback(self._upstreams[name].close)
+
+    async def _part(self, name: str, start: Callable[[], T]) -> T:
+        try:
+            return await asyncio.to_thread(start)
+        except (ChildFailed, RowdockError, RuntimeError, OSError) as error:
+            raise PartFailed(name, str(error)) from error
+        except Exception as error:
+            raise PartFailed(name, f"{type(error).__name__}: {error}") from error
+
+    def _settings(self, name: str) -> dict[str, str]:
+        """Return, by their names in shared.settings, what the platform would give to function ``name``."""
+        found = self._database.url_by_login.get(name) if self._database else None
+        return {
+            "ROWDOCK_ENVIRONMENT": "emulator",
+            "DATABASE_URL": found or "",
+            "STORAGE_URL": self.storage_url,
+            "UPLOAD_BUCKET": self.bucket,
+            "BACKUP_BUCKET": self.backup_bucket,
+            "EVENTS_URL": f"{self.url}/_events",
+            "IDENTITY_TOKEN_URL": f"{self.url}{self._access.token_path(f'{name}@rowdock.emulator')}",
+            "CALLER_AUTH": "oidc",
+            "CALLER_ISSUER": self._issuer.url,
+            "CALLER_JWKS_URL": f"{self.url}/_identity/keys",
+            "CALLER_AUDIENCE": self._audience(name),
+            "CALLER_IDENTITIES": TRIGGER,
+        }
+
+    def _audience(self, function: str) -> str:
+        return f"{self.url}/functions/{function}"
+
+    def _sign(self, function: str) -> str:
+        return self._issuer.token(TRIGGER, self._audience(function))
+
+    def _listing_interval_s(self) -> float:
+        return self.options.listing_s or LISTING_INTERVAL_S[self.storage_kind]
+
+    def _running(self) -> Running:
+        return Running(os.getpid(), self.url, self._access.command_key, self.storage_kind, self._exec_environment())
+
+    def _exec_environment(self) -> dict[str, str]:
+        """Return what makes psql, any S3 client, curl and ``rowdock`` work at once."""
+        if self._database is None:
+            return {}
+        binaries = self._database.binaries()
+        path = os.environ.get("PATH", "")
+        return {
+            **self._database.libpq_variables(),
+            **self._aws_variables(),
+            "PATH": f"{binaries}{os.pathsep}{path}" if binaries else path,
+            "ROWDOCK_ENVIRONMENT": "emulator",
+            "ROWDOCK_URL": self.url,
+            "DATABASE_URL": self._database.owner_url,
+            "STORAGE_URL": self.storage_url,
+            "UPLOAD_BUCKET": self.bucket,
+            "BACKUP_BUCKET": self.backup_bucket,
+            "EVENTS_URL": f"{self.url}/_events",
+            "IDENTITY_TOKEN_URL": f"{self.url}{self._access.token_path(OPERATOR)}",
+        }
+
+    def _aws_variables(self) -> dict[str, str]:
+        if self._store is None:
+            return {}
+        return {
+            "AWS_ENDPOINT_URL": self._store.endpoint,
+            "AWS_ACCESS_KEY_ID": self._store.key,
+            "AWS_SECRET_ACCESS_KEY": self._store.secret,
+            "AWS_DEFAULT_REGION": stores.REGION,
+            "AWS_REGION": stores.REGION,
+            "AWS_BUCKET": self.bucket,
+        }
+
+    # Run
+
+    async def run(self) -> None:
+        """Deliver, watch, keep time and keep the functions alive, until cancelled.
+
+        Raises:
+            PartFailed: the database or the store ended.
+        """
+        if self._deliveries is None or self._watch is None:
+            raise RuntimeError("start() comes before run()")
+        jobs = [
+            self._deliveries.run(),
+            clock.run(self.manifest.schedules, self._deliveries, self.say),
+            self._watch.run(),
+            self._supervise(),
+        ]
+        tasks = [asyncio.create_task(job) for job in jobs]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+            for task in done:
+                task.result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _supervise(self) -> None:
+        while True:
+            await asyncio.sleep(SUPERVISION_S)
+            if self._store is not None and not self._store.child.alive:
+                raise PartFailed(self.storage_kind, f"ended:\n{self._store.child.tail()}")
+            if self._database and self._database.server and not self._database.server.alive:
+                raise PartFailed("database", f"ended:\n{self._database.server.tail()}")
+            for name, server in self._servers.items():
+                if not server.alive:
+                    self.say(name, "ended; it is started again")
+                    await self._part(name, server.start)
+
+    async def stop(self) -> None:
+        """End every part, the last started first."""
+        await self._stack.aclose()
+
+    # The gateway's routes
+
+    def _route(self, request: Request) -> Handler | tuple[Upstream, str]:
+        path = request.path
+        if path.startswith(("/_events", "/_emulator/", "/_identity/")):
+            return self._own_route(request.method, path)
+        name, below = "api", request.target
+        if path.startswith("/functions/"):
+            name, _, rest = request.target.removeprefix("/functions/").partition("/")
+            below = f"/{rest}"
+        if name not in self.manifest.functions:
+            return _answering(problem(404, f"there is no function {name}; known: {', '.join(self.manifest.functions)}"))
+        if name not in self._upstreams:
+            return _answering(problem(503, f"function {name} is starting"))
+        return self._upstreams[name], below
+
+    def _own_route(self, method: str, path: str) -> Handler:
+        routes: dict[tuple[str, str], Handler] = {
+            ("POST", "/_events"): self._take_event,
+            ("POST", "/_events/minio"): self._take_s3_webhook,
+            ("POST", "/_events/seaweedfs"): self._take_seaweed_webhook,
+            ("POST", "/_emulator/announce"): self._for_commands(self._take_announcement),
+            ("POST", "/_emulator/wake"): self._for_commands(self._wake),
+            ("POST", "/_emulator/run"): self._for_commands(self._run_schedule),
+            ("GET", "/_emulator/status"): self._for_commands(self._status),
+            ("GET", "/_identity/keys"): self._keys,
+        }
+        if method == "GET" and path.startswith("/_identity/token/"):
+            return self._token
+        return routes.get((method, path), _answering(problem(404, "the gateway has no such path or method")))
+
+    def _for_commands(self, handler: Handler) -> Handler:
+        async def guarded(request: Request) -> Response:
+            if not _bears(request, self._access.command_key):
+                return problem(403, "this is for the emulator's own commands")
+            return await handler(request)
+
+        return guarded
+
+    async def _take_event(self, request: Request) -> Response:
+        """Store an event of a function, or of a command: 202 says that it is on disk."""
+        token = request.header("authorization").removeprefix("Bearer ")
+        if self._issuer.caller(token, self.url) is None:
+            return problem(401, "an event must carry an identity token of this emulator for this address")
+        if self._deliveries is None:
+            return problem(503, "the emulator is starting")
+        try:
+            event = events.parse(dict(request.headers), await request.body())
+        except EventRefused as error:
+            return problem(400, str(error))
+        self._deliveries.accept(event)
+        return Response(202)
+
+    async def _take_s3_webhook(self, request: Request) -> Response:
+        return await self._take_webhook(request, announced_by_s3)
+
+    async def _take_seaweed_webhook(self, request: Request) -> Response:
+        return await self._take_webhook(request, announced_by_seaweed)
+
+    async def _take_webhook(self, request: Request, read: Callable[[Any], Iterable[Announcement]]) -> Response:
+        if not _bears(request, self._access.webhook_token):
+            return problem(401, "the webhook does not carry its token")
+        try:
+            announced = list(read(json.loads(await request.body() or b"{}")))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            return problem(400, f"this is no webhook of the store ({type(error).__name__})")
+        return await self._take(announced)
+
+    async def _take_announcement(self, request: Request) -> Response:
+        body = json.loads(await request.body())
+        return await self._take([Announcement(body["bucket"], body["name"], body.get("generation"))])
+
+    async def _take(self, announced: list[Announcement]) -> Response:
+        if self._watch is None:
+            return problem(503, "the emulator is starting; it lists the bucket when it is ready")
+        try:
+            await self._watch.take(announced)
+        except RowdockError as error:
+            return problem(503, f"the store does not tell what was written ({error.code}); a listing will find it")
+        return Response(202)
+
+    async def _wake(self, _request: Request) -> Response:
+        if self._deliveries is not None:
+            self._deliveries.wake()
+        return Response(204)
+
+    async def _run_schedule(self, request: Request) -> Response:
+        name = request.query("name")
+        schedule = next((schedule for schedule in self.manifest.schedules if schedule.name == name), None)
+        if schedule is None or self._deliveries is None:
+            known = ", ".join(schedule.name for schedule in self.manifest.schedules)
+            return problem(404, f"there is no schedule {name!r}; known: {known}")
+        clock.call_now(schedule, self._deliveries, self.say, datetime.datetime.now(datetime.UTC))
+        return Response(202)
+
+    async def _keys(self, _request: Request) -> Response:
+        return Response(200, self._issuer.key_set())
+
+    async def _token(self, request: Request) -> Response:
+        """Give an identity token as Google's metadata server does, to whom the secret in the path was given."""
+        email = self._access.email_by_secret.get(request.path.rpartition("/")[2])
+        if email is None or request.header("metadata-flavor") != "Google" or not request.query("audience"):
+            return problem(403, "no token is given here")
+        return Response(200, self._issuer.token(email, request.query("audience")).encode(), "text/plain")
+
+    async def _status(self, _request: Request) -> Response:
+        now = datetime.datetime.now(datetime.UTC)
+        return json_response(
+            {
+                "url": self.url,
+                "pid": os.getpid(),
+                "up_s": round(time.monotonic() - self._started, 1),
+                "state": str(self._state.path),
+                "database": {"embedded": self._database is not None and self._database.server is not None},
+                "store": {"kind": self.storage_kind, "endpoint": self._store.endpoint if self._store else None},
+                "functions": [self._function_status(name) for name in self._servers],
+                "deliveries": self._deliveries.queue.counts() if self._deliveries else {},
+                "schedules": [
+                    {
+                        "name": schedule.name,
+                        "function": schedule.function,
+                        "cron": schedule.cron,
+                        "next": next(schedule.runs_after(now)).isoformat(),
+                        "last": self._last_run(schedule.name),
+                    }
+                    for schedule in self.manifest.schedules
+                ],
+            }
+        )
+
+    def _function_status(self, name: str) -> dict[str, object]:
+        server, upstream = self._servers[name], self._upstreams.get(name)
+        return {
+            "name": name,
+            "pid": server.child.pid if server.child else None,
+            "alive": server.alive,
+            "url": f"http://127.0.0.1:{server.port}",
+            "at_most": upstream.limit if upstream else 0,
+            "in_flight": upstream.in_flight if upstream else 0,
+            "answered": upstream.answered if upstream else 0,
+        }
+
+    def _last_run(self, name: str) -> str | None:
+        last = self._deliveries.queue.last_run_at(name) if self._deliveries else None
+        return None if last is None else datetime.datetime.fromtimestamp(last, datetime.UTC).isoformat()
+
+
+def _answering(response: Response) -> Handler:
+    async def answer(_request: Request) -> Response:
+        return response
+
+    return answer
+
+
+def _bears(request: Request, secret: str) -> bool:
+    given = request.header("authorization").removeprefix("Bearer ")
+    return hmac.compare_digest(given.encode("latin-1"), secret.encode())

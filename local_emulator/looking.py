@@ -1,0 +1,111 @@
+"""Commands that look at the emulator, and tell it to try again: ``status``, ``events``, ``dead-letters``, ``run``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import quote
+
+from local_emulator.event_queue import EventQueue
+from local_emulator.lifecycle import CommandFailed, require
+from local_emulator.state import Running, StateFolder
+from shared import outbound
+
+COLUMNS = ("id", "state", "attempts", "last_status", "function", "type", "subject", "received_at")
+
+
+def ask(running: Running, method: str, path: str, body: object = None) -> bytes:
+    """Ask the running emulator, and return its answer.
+
+    Raises:
+        CommandFailed: it says that it cannot; the message is its own.
+    """
+    headers = {"authorization": f"Bearer {running.key}", "content-type": "application/json"}
+    payload = None if body is None else json.dumps(body).encode()
+    status, answer = outbound.exchange(method, running.url + path, headers=headers, body=payload, timeout_s=30.0)
+    if status >= 300:
+        detail = json.loads(answer).get("detail", "") if answer.startswith(b"{") else ""
+        raise CommandFailed(f"the emulator answered {status}: {detail}")
+    return answer
+
+
+def status(given: argparse.Namespace) -> int:
+    """Print the parts, how many deliveries are in which state, and the schedules."""
+    found: dict[str, Any] = json.loads(ask(require(given.state), "GET", "/_emulator/status"))
+    if given.json:
+        print(json.dumps(found, indent=2))
+        return 0
+    print(f"{found['url']}  pid {found['pid']}, up {found['up_s']:g} s, state in {found['state']}")
+    print(f"store: {found['store']['kind']} {found['store']['endpoint'] or ''}")
+    print_table(found["functions"], ("name", "alive", "pid", "url", "in_flight", "at_most", "answered"))
+    print("deliveries: " + (", ".join(f"{count} {state}" for state, count in found["deliveries"].items()) or "none"))
+    print_table(found["schedules"], ("name", "function", "cron", "next", "last"))
+    return 0
+
+
+def events(given: argparse.Namespace) -> int:
+    """Print the newest events and their deliveries, newest first."""
+    with closing(_queue(given)) as queue:
+        rows = queue.listing(state=given.state_is, limit=given.limit)
+    if given.json:
+        print(json.dumps([_readable(row) for row in rows], indent=2))
+    else:
+        print_table([_readable(row) for row in rows], COLUMNS)
+    return 0
+
+
+def show(given: argparse.Namespace) -> int:
+    """Print one delivery: its event as it is sent, and every attempt."""
+    with closing(_queue(given)) as queue:
+        found = queue.show(given.delivery)
+    if found is None:
+        raise CommandFailed(f"there is no delivery {given.delivery}; events ls names them")
+    print(json.dumps(_readable(found) | {"tries": [_readable(attempt) for attempt in found["tries"]]}, indent=2))
+    return 0
+
+
+def replay(given: argparse.Namespace) -> int:
+    """Make a delivery, or every dead one, again."""
+    with closing(_queue(given)) as queue:
+        count = queue.replay(given.delivery)
+    if given.delivery is not None and count == 0:
+        raise CommandFailed(f"delivery {given.delivery} is under way, or there is none of that number")
+    if running := StateFolder(given.state).running():
+        ask(running, "POST", "/_emulator/wake")
+    print(json.dumps({"replayed": count}) if given.json else f"{count} made due now")
+    return 0
+
+
+def run_schedule(given: argparse.Namespace) -> int:
+    """Make a scheduled call now."""
+    ask(require(given.state), "POST", f"/_emulator/run?name={quote(given.schedule)}")
+    return 0
+
+
+def _queue(given: argparse.Namespace) -> EventQueue:
+    path = StateFolder(given.state).queue
+    if not path.exists():
+        raise CommandFailed(f"there is no queue in {given.state}; start with: python -m local_emulator up")
+    return EventQueue(path)
+
+
+def _readable(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``row`` with its times in ISO 8601."""
+    return {
+        name: datetime.fromtimestamp(value, UTC).isoformat(timespec="milliseconds")
+        if name.endswith("_at") and isinstance(value, float)
+        else value
+        for name, value in row.items()
+    }
+
+
+def print_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
+    """Print ``columns`` of ``rows``, each as wide as it needs to be."""
+    cells = [list(columns)] + [["" if row[name] is None else str(row[name]) for name in columns] for row in rows]
+    widths = [max(len(line[index]) for line in cells) for index in range(len(columns))]
+    for line in cells:
+        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
