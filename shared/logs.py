@@ -2,43 +2,68 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
+import math
 import sys
 import time
+import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import date
+from numbers import Integral
 from typing import Any
 
 from shared.errors import RowdockError, TransientError
+
+LONGEST_TEXT = 4096  # characters; Cloud Logging takes 256 KiB for a whole line
+DEEPEST = 6  # levels of lists and mappings, so that one that holds itself ends
+FRAMES = 8  # innermost calls of a defect
+# Outcomes that somebody should look at although the work itself was done.
+NOT_LOADED = frozenset({"refused", "rolled_back"})
 
 
 class CanonicalLine:
     """The fields of one line, collected while the work goes on."""
 
-    def __init__(self, fields: dict[str, Any]) -> None:
-        self.fields = fields
-        self.severity = "INFO"
+    def __init__(self, fields: Mapping[str, Any]) -> None:
+        self.fields: dict[str, Any] = {"outcome": "ok", **fields}
+        self._severity = "INFO"
 
-    def update(self, more: Mapping[str, Any] | None = None, **fields: Any) -> None:
+    def update(self, mapping: Mapping[str, Any] | None = None, /, **fields: Any) -> None:
         """Add or replace fields; values must not come from rows."""
-        self.fields.update(more or {}, **fields)
+        self.fields.update(mapping or {}, **fields)
 
     def failed(self, error: BaseException) -> None:
         """Say that the work failed. A permanent failure is somebody's input, not our fault: a warning.
 
-        The message of one of our errors is for the caller and may hold a value of theirs: it is not logged.
+        The message of an error is for the caller and may hold a value of theirs: it is never logged. A defect is
+        logged with the calls that led to it, by module, function and line.
         """
-        permanent = isinstance(error, RowdockError) and not isinstance(error, TransientError)
-        self.severity = "WARNING" if permanent else "ERROR"
-        code = error.code if isinstance(error, RowdockError) else "defect"
-        self.update(outcome="failed", error=type(error).__name__, error_code=code)
+        ours = isinstance(error, RowdockError)
+        self._severity = "WARNING" if ours and not isinstance(error, TransientError) else "ERROR"
+        self.update(
+            outcome="failed",
+            error=type(error).__name__,
+            error_code=error.code if isinstance(error, RowdockError) else "defect",
+        )
+        if not ours:
+            self.update(calls=calls(error))
+
+    @property
+    def severity(self) -> str:
+        """INFO, or WARNING and ERROR for what did not end well."""
+        refused = self._severity == "INFO" and not NOT_LOADED.isdisjoint(
+            str(self.fields.get(name)) for name in ("outcome", "state")
+        )
+        return "WARNING" if refused else self._severity
 
 
 @contextmanager
-def canonical_line(name: str, **fields: Any) -> Iterator[CanonicalLine]:
+def canonical_line(name: str, /, **fields: Any) -> Iterator[CanonicalLine]:
     """Print one line at the end of the work: its name, fields, duration_s and outcome; exceptions pass through."""
-    line = CanonicalLine({"outcome": "ok", **fields})
+    line = CanonicalLine(fields)
     started_s = time.monotonic()
     try:
         yield line
@@ -46,27 +71,75 @@ def canonical_line(name: str, **fields: Any) -> Iterator[CanonicalLine]:
         line.failed(error)
         raise
     finally:
-        line.fields["duration_s"] = round(time.monotonic() - started_s, 4)
-        write(line.severity, name, line.fields)
+        line.update(duration_s=round(time.monotonic() - started_s, 4))
+        _print(json_line(line.severity, name, line.fields))
 
 
-def write(severity: str, message: str, fields: Mapping[str, Any]) -> None:
-    """Print one JSON line; a value that JSON does not know is printed as text."""
-    document = {"severity": severity, "message": message, **fields}
-    print(json.dumps(document, default=str), file=sys.stdout, flush=True)
+def json_line(severity: str, message: str, fields: Mapping[str, Any]) -> str:
+    """One line of JSON, whatever the fields' values are; ``severity`` and ``message`` win over fields of that name."""
+    return json.dumps(_plain(dict(fields), DEEPEST) | {"severity": severity, "message": message})
 
 
-class _JsonHandler(logging.Handler):
-    """Lines of libraries in the same form."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Print ``record``."""
-        write(record.levelname, record.getMessage(), {"logger": record.name})
+def calls(error: BaseException) -> list[str]:
+    """The innermost calls of ``error`` as ``module:function:line``: no path of the machine, no value."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)][-FRAMES:]
+    lines = [line for _, line in traceback.walk_tb(error.__traceback__)][-FRAMES:]
+    return [
+        f"{frame.f_globals.get('__name__', '?')}:{frame.f_code.co_name}:{line}"
+        for frame, line in zip(frames, lines, strict=True)
+    ]
 
 
 def configure() -> None:
-    """Give the root logger our handler, once; libraries below WARNING stay silent."""
+    """Give the root logger our form, once; libraries below WARNING stay silent."""
     root = logging.getLogger()
-    if not any(isinstance(handler, _JsonHandler) for handler in root.handlers):
-        root.addHandler(_JsonHandler())
+    if not any(isinstance(handler.formatter, _JsonLines) for handler in root.handlers):
+        handler = logging.StreamHandler(sys.stdout)
+        handler.setFormatter(_JsonLines())
+        root.addHandler(handler)
         root.setLevel(logging.WARNING)
+
+
+class _JsonLines(logging.Formatter):
+    """Lines of libraries in the same form."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """``record`` as one JSON line; of an exception its class and its calls, not its message."""
+        fields: dict[str, Any] = {"logger": record.name}
+        if record.exc_info and record.exc_info[1] is not None:
+            error = record.exc_info[1]
+            fields |= {"error": type(error).__name__, "calls": calls(error)}
+        return json_line(record.levelname, record.getMessage(), fields)
+
+
+def _print(line: str) -> None:
+    with contextlib.suppress(OSError, ValueError):  # nobody reads any more: no reason to undo the work that was done
+        sys.stdout.write(line + "\n")  # one write: lines of threads do not mix
+        sys.stdout.flush()
+
+
+def _plain(value: Any, depth: int) -> Any:
+    """``value`` in types that JSON has; of an exception its class, of what cannot be told its type."""
+    if value is None or isinstance(value, bool | int):
+        return value
+    if isinstance(value, Integral):  # numpy's
+        return int(value)
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    if isinstance(value, date):
+        return value.isoformat()
+    if isinstance(value, BaseException):
+        return type(value).__name__
+    if depth and isinstance(value, Mapping):
+        return {_text(key): _plain(item, depth - 1) for key, item in value.items()}
+    if depth and isinstance(value, list | tuple | set | frozenset):
+        return [_plain(item, depth - 1) for item in value]
+    return _text(value)
+
+
+def _text(value: object) -> str:
+    try:
+        text = str(value)
+    except Exception:  # noqa: BLE001  # a field's own __str__ may raise anything; the line matters more
+        return f"<{type(value).__name__}>"
+    return text if len(text) <= LONGEST_TEXT else text[:LONGEST_TEXT] + "…"

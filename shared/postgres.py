@@ -8,12 +8,12 @@ import select
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
 import psycopg2
-from psycopg2 import extensions
+from psycopg2.extensions import TRANSACTION_STATUS_IDLE, TRANSACTION_STATUS_INERROR
 
 from shared import settings
 from shared.errors import (
@@ -27,13 +27,16 @@ from shared.errors import (
 )
 
 if TYPE_CHECKING:
-    from psycopg2.extensions import connection
+    from psycopg2.extensions import connection as Connection  # noqa: N812  # Database.connection has the plain name
 
 OLDEST_SERVER = 180000
 CONNECT_TIMEOUT_S = 5
 LIFETIME_S = 1800.0  # a rotated password or a moved server is noticed within this time
 TRUSTED_IDLE_S = 30.0  # after longer, a firewall may have dropped the connection without a word: ask it
 KEEPALIVE: dict[str, Any] = {"keepalives": 1, "keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
+# After this long without an acknowledgement of what we sent the connection is lost; keepalives are silent meanwhile.
+UNACKNOWLEDGED_MS = 60_000
+LONGEST_TIMEOUT_MS = 2**31 - 1  # PostgreSQL's timeouts are integers
 
 Isolation = Literal["read committed", "repeatable read", "serializable"]
 
@@ -50,14 +53,17 @@ ERROR_BY_SQLSTATE: dict[str, type[RowdockError]] = {
     "25P04": DeadlineExceeded,
     "23": ConstraintViolation,
 }
+# Without a SQLSTATE the server did not speak: these the driver raises for a lost connection, all others for misuse.
+LOST_WITHOUT_SQLSTATE = (psycopg2.OperationalError, psycopg2.DatabaseError, psycopg2.InterfaceError)
 
 
 def translate(error: psycopg2.Error) -> RowdockError:
     """Our error for one of the driver's: it names the SQLSTATE and the constraint, never the server's text."""
     sqlstate = error.pgcode
     if sqlstate is None:
-        lost = isinstance(error, psycopg2.OperationalError | psycopg2.InterfaceError | psycopg2.DatabaseError)
-        return DatabaseUnavailable("the database cannot be reached") if lost else DatabaseMisuse("driver error")
+        if type(error) in LOST_WITHOUT_SQLSTATE:
+            return DatabaseUnavailable("the database cannot be reached, or the connection to it was lost")
+        return DatabaseMisuse(f"the driver refused the call: {type(error).__name__}")
     kind = next((ERROR_BY_SQLSTATE[sqlstate[:n]] for n in (5, 3, 2) if sqlstate[:n] in ERROR_BY_SQLSTATE), None)
     if kind is ConstraintViolation:
         constraint = error.diag.constraint_name
@@ -69,7 +75,7 @@ def translate(error: psycopg2.Error) -> RowdockError:
     return (kind or DatabaseMisuse)(f"PostgreSQL answered SQLSTATE {sqlstate}")
 
 
-def require_server(conn: connection) -> None:
+def require_server(conn: Connection) -> None:
     """Close ``conn`` and raise ServerTooOld unless the server is PostgreSQL 18 or later."""
     if conn.server_version < OLDEST_SERVER:
         version = conn.server_version // 10000
@@ -83,7 +89,7 @@ def require_server(conn: connection) -> None:
 class _Pooled:
     """A connection and when it was made and last used, in seconds of the monotonic clock."""
 
-    connection: connection
+    connection: Connection
     made_s: float
     used_s: float
 
@@ -93,14 +99,67 @@ class _Pooled:
         if self.connection.closed or now - self.made_s > LIFETIME_S:
             return False
         try:
-            if select.select([self.connection], [], [], 0)[0]:
-                return False
-            if now - self.used_s > TRUSTED_IDLE_S:
-                with self.connection.cursor() as cursor:
-                    cursor.execute("select 1")
-        except (psycopg2.Error, OSError, ValueError):
+            return not _is_readable(self.connection) and (now - self.used_s <= TRUSTED_IDLE_S or self._answers())
+        except (psycopg2.Error, OSError):
             return False
+
+    def _answers(self) -> bool:
+        with self.connection.cursor() as cursor:
+            cursor.execute("select 1")
         return True
+
+    def is_clean(self) -> bool:
+        """Roll back what is open; whether nothing is left behind, such as a COPY or a BEGIN sent by hand."""
+        with contextlib.suppress(psycopg2.Error):
+            self.connection.rollback()
+            self.connection.autocommit = True
+        return not self.connection.closed and self.connection.info.transaction_status == TRANSACTION_STATUS_IDLE
+
+
+def _is_readable(conn: Connection) -> bool:
+    poll = select.poll()  # select.select() cannot watch descriptors above 1023
+    poll.register(conn.fileno(), select.POLLIN)
+    return bool(poll.poll(0))
+
+
+@dataclass(slots=True)
+class _ProcessPool:
+    """The connections of one process. A forked child never touches its parent's, nor lets the collector close them."""
+
+    free: threading.BoundedSemaphore
+    pid: int = field(default_factory=os.getpid)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    idle: list[_Pooled] = field(default_factory=list)
+    lent: dict[int, _Pooled] = field(default_factory=dict)  # by id(): a thread that the fork did not copy drops nothing
+    closed: bool = False
+
+    def pop_idle(self) -> _Pooled | None:
+        """The connection used last, so that the others grow old and go."""
+        with self.lock:
+            return self.idle.pop() if self.idle else None
+
+    def give_back(self, pooled: _Pooled) -> None:
+        """Take ``pooled`` back if it can serve again, else close it."""
+        if self.pid != os.getpid():
+            return  # a fork happened while it was lent: the socket is the parent's
+        clean = pooled.is_clean()
+        pooled.used_s = time.monotonic()
+        with self.lock:
+            del self.lent[id(pooled)]
+            kept = clean and not self.closed
+            if kept:
+                self.idle.append(pooled)
+        if not kept:
+            pooled.connection.close()
+        self.free.release()
+
+    def close(self) -> None:
+        """Close what is idle now, and what is lent when it comes back."""
+        with self.lock:
+            self.closed = True
+            idle, self.idle = self.idle, []
+        for pooled in idle:
+            pooled.connection.close()
 
 
 class Database:
@@ -117,95 +176,81 @@ class Database:
         self._application_name = application_name
         self._pool_size = pool_size
         self._wait_s = wait_s
-        self._lock = threading.Lock()
-        self._inherited: list[_Pooled] = []
-        self._begin_process()
-
-    def _begin_process(self) -> None:
-        self._pid = os.getpid()
-        self._idle: list[_Pooled] = []
-        self._free = threading.BoundedSemaphore(self._pool_size)
+        self._pools: dict[int, _ProcessPool] = {}  # by process id: a fork finds none of its own, and makes one
 
     @contextlib.contextmanager
-    def connection(self) -> Iterator[extensions.connection]:
+    def connection(self) -> Iterator[Connection]:
         """A connection in autocommit, for single statements.
 
         Raises:
             RowdockError: what went wrong, by ``translate``; DatabaseUnavailable if none came free in time.
         """
         with self._borrowed() as conn:
-            conn.autocommit = True
             yield conn
 
     @contextlib.contextmanager
     def transaction(
         self, *, deadline_s: float, lock_wait_s: float = 5.0, isolation: Isolation = "read committed"
-    ) -> Iterator[extensions.connection]:
+    ) -> Iterator[Connection]:
         """A connection in a transaction: committed at the end, rolled back by any exception.
 
         The server itself ends the transaction ``deadline_s`` seconds after its start, and waits for one lock no longer
         than ``lock_wait_s``: a process that hangs, or was given up by its platform, holds nothing for ever.
+        After a ``commit()`` or ``rollback()`` inside the body these limits are gone with the transaction.
 
         Raises:
+            DatabaseMisuse: the body ended well although a statement of it had failed: nothing was committed.
             RowdockError: what went wrong, by ``translate``; DatabaseUnavailable if none came free in time.
         """
+        deadline_ms = min(int(deadline_s * 1000), LONGEST_TIMEOUT_MS)
+        if deadline_ms < 1:  # to PostgreSQL 0 means: no limit
+            raise DeadlineExceeded(f"no time is left for a transaction: its deadline is {deadline_s:g} s")
         with self._borrowed() as conn:
             conn.autocommit = False
-            with conn.cursor() as cursor:
-                cursor.execute(f"set transaction isolation level {isolation}")  # a closed set of literals
-                cursor.execute(
-                    "select set_config('transaction_timeout', %(deadline)s, true),"
-                    " set_config('statement_timeout', %(deadline)s, true),"
-                    " set_config('idle_in_transaction_session_timeout', %(deadline)s, true),"
-                    " set_config('lock_timeout', %(lock)s, true)",
-                    {"deadline": f"{int(deadline_s * 1000)}ms", "lock": f"{int(lock_wait_s * 1000)}ms"},
-                )
-            yield conn
-            conn.commit()
+            with _deadline_told_by_clock(deadline_ms / 1000):
+                _begin(conn, deadline_ms, max(1, int(lock_wait_s * 1000)), isolation)
+                yield conn
+                if conn.info.transaction_status == TRANSACTION_STATUS_INERROR:  # COMMIT would roll back without a word
+                    raise DatabaseMisuse("a statement of the transaction failed and its error was not raised")
+                conn.commit()
 
     def close(self) -> None:
-        """Close what is idle; connections in use are closed when they come back."""
-        with self._lock:
-            idle, self._idle = self._idle, []
-        for pooled in idle:
-            pooled.connection.close()
+        """Close what is idle now, and what is in use when it comes back; the next use begins anew."""
+        pool = self._pools.pop(os.getpid(), None)
+        if pool is not None:
+            pool.close()
 
     @contextlib.contextmanager
-    def _borrowed(self) -> Iterator[extensions.connection]:
-        pooled = self._take()
+    def _borrowed(self) -> Iterator[Connection]:
+        pool = self._pool()
         try:
-            yield pooled.connection
+            pooled = self._take(pool)
+            try:
+                yield pooled.connection
+            finally:
+                pool.give_back(pooled)
         except psycopg2.Error as error:
             raise translate(error) from error
-        finally:
-            self._give_back(pooled)
 
-    def _take(self) -> _Pooled:
-        with self._lock:
-            if self._pid != os.getpid():
-                self._inherited += self._idle  # the parent's sockets: kept, so that nothing closes them from here
-                self._begin_process()
-        free = self._free
-        if not free.acquire(timeout=self._wait_s):
-            raise DatabaseUnavailable(f"no database connection came free in {self._wait_s:g} s")
+    def _pool(self) -> _ProcessPool:
+        made = self._pools.get(os.getpid())
+        if made is None:  # two threads may both make one: setdefault keeps one of them, and neither has connected
+            made = self._pools.setdefault(os.getpid(), _ProcessPool(threading.BoundedSemaphore(self._pool_size)))
+        return made
+
+    def _take(self, pool: _ProcessPool) -> _Pooled:
+        if not pool.free.acquire(timeout=self._wait_s):
+            raise DatabaseUnavailable(
+                f"none of this process's {self._pool_size} database connections came free in {self._wait_s:g} s"
+            )
         try:
-            return self._usable() or self._connect()
-        except psycopg2.Error as error:
-            free.release()
-            raise translate(error) from error
+            pooled = _usable(pool) or self._connect()
         except BaseException:
-            free.release()
+            pool.free.release()
             raise
-
-    def _usable(self) -> _Pooled | None:
-        while True:
-            with self._lock:
-                if not self._idle:
-                    return None
-                pooled = self._idle.pop()
-            if pooled.is_usable():
-                return pooled
-            pooled.connection.close()
+        with pool.lock:
+            pool.lent[id(pooled)] = pooled
+        return pooled
 
     def _connect(self) -> _Pooled:
         if not self._url:
@@ -214,25 +259,47 @@ class Database:
             self._url,
             application_name=self._application_name,
             connect_timeout=CONNECT_TIMEOUT_S,
+            tcp_user_timeout=UNACKNOWLEDGED_MS,
             options="-c timezone=UTC -c datestyle=ISO",
             **KEEPALIVE,
         )
         require_server(conn)
+        conn.autocommit = True
         now = time.monotonic()
         return _Pooled(conn, now, now)
 
-    def _give_back(self, pooled: _Pooled) -> None:
-        conn = pooled.connection
-        with contextlib.suppress(psycopg2.Error):  # whatever state it is in: clean, or dropped just below
-            conn.rollback()
-            conn.autocommit = True
-        if not conn.closed and conn.status == extensions.STATUS_READY and self._pid == os.getpid():
-            pooled.used_s = time.monotonic()
-            with self._lock:
-                self._idle.append(pooled)
-        else:
-            conn.close()
-        self._free.release()
+
+def _usable(pool: _ProcessPool) -> _Pooled | None:
+    while (pooled := pool.pop_idle()) is not None:
+        if pooled.is_usable():
+            return pooled
+        pooled.connection.close()
+    return None
+
+
+def _begin(conn: Connection, deadline_ms: int, lock_wait_ms: int, isolation: Isolation) -> None:
+    """Set a new transaction's limits, in one round trip; SET LOCAL ends with it."""
+    with conn.cursor() as cursor:
+        cursor.execute(
+            f"set transaction isolation level {isolation};"  # a closed set of literals
+            " set local transaction_timeout = %(deadline)s;"
+            " set local statement_timeout = %(deadline)s;"
+            " set local idle_in_transaction_session_timeout = %(deadline)s;"
+            " set local lock_timeout = %(lock_wait)s",
+            {"deadline": deadline_ms, "lock_wait": lock_wait_ms},
+        )
+
+
+@contextlib.contextmanager
+def _deadline_told_by_clock(deadline_s: float) -> Iterator[None]:
+    """The server ends the whole session at a transaction's deadline: its last words, the SQLSTATE, may be lost."""
+    started_s = time.monotonic()
+    try:
+        yield
+    except psycopg2.Error as error:
+        if error.pgcode is None and time.monotonic() - started_s >= deadline_s:
+            raise DeadlineExceeded(f"the transaction did not end within its {deadline_s:g} s") from error
+        raise
 
 
 @cache
