@@ -1,0 +1,188 @@
+"""Rows that wait for a parent: they go in by themselves, however the parent came, and never over what is newer."""
+
+from __future__ import annotations
+
+import dataclasses
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+
+import pytest
+
+from functions.ingest import work
+from shared import dictionary, events
+from tests.integration.ingest.conftest import JOBS, Dock
+
+EARLY = b"5,Early Bird,2021-11-07T02:48:42Z,9,1\n"
+
+
+@pytest.fixture
+def waiting(dock: Dock) -> Dock:
+    """Jobs are there; employee 5 waits for department 9."""
+    dock.drop("jobs.csv", JOBS)
+    dock.drop("employees.csv", EARLY)
+    assert dock.pending() == [(1, "5", "department_id", "9")]
+    dock.sent.clear()
+    return dock
+
+
+def names(dock: Dock) -> list[str]:
+    return [row[1] for row in dock.employees()]
+
+
+def test_a_parent_from_a_file_wakes_what_waits(waiting: Dock) -> None:
+    """The load that brings the parent asks for a drain, which runs after its commit."""
+    waiting.drop("departments.csv", b"9,Nine\n")
+    assert names(waiting) == []
+    waiting.run_sent()
+    assert names(waiting) == ["Early Bird"]
+    assert waiting.pending() == []
+    last = waiting.history()[-1]
+    assert (last["kind"], last["rows_read"], last["rows_inserted"]) == ("re-drive", 1, 1)
+
+
+@pytest.mark.parametrize("role", ["api", "owner", "restore"])
+def test_a_parent_from_anybody_else_is_found_by_the_sweep(waiting: Dock, role: str) -> None:
+    """A trigger leaves the wake-up, whoever writes; the sweep needs no event of the writer's."""
+    conn = waiting.connect(role)
+    with conn, conn.cursor() as cursor:
+        cursor.execute("insert into hired_employees.departments values (9, 'Nine')")
+    conn.close()
+    waiting.ask(events.SWEEP)
+    assert names(waiting) == ["Early Bird"]
+
+
+def test_a_renumbered_parent_wakes_too(waiting: Dock) -> None:
+    """An update that brings the key is an arrival."""
+    waiting.drop("departments.csv", b"8,Eight\n")
+    waiting.run_sent()
+    waiting.query("update hired_employees.departments set id = 9 where id = 8")
+    waiting.ask(events.SWEEP)
+    assert names(waiting) == ["Early Bird"]
+
+
+def test_a_row_with_two_missing_parents_waits_for_both(dock: Dock) -> None:
+    """One parent comes: it waits on for the other; then it goes in."""
+    dock.drop("employees.csv", EARLY)
+    dock.drop("departments.csv", b"9,Nine\n")
+    dock.run_sent()
+    assert [row[1:] for row in dock.pending()] == [("5", "job_id", "1")]
+    dock.drop("jobs.csv", JOBS)
+    dock.run_sent()
+    assert names(dock) == ["Early Bird"]
+
+
+def test_a_parked_row_never_overwrites_a_row_that_came_meanwhile(waiting: Dock) -> None:
+    """The id got a live row after the parking: the parked one is rejected as superseded."""
+    waiting.query("insert into hired_employees.departments values (1, 'One')")
+    waiting.query("insert into hired_employees.hired_employees values (5, 'Newer', now(), 1, 1)")
+    waiting.drop("departments-9.csv", b"9,Nine\n")
+    waiting.run_sent()
+    assert names(waiting) == ["Newer"]
+    assert [reasons for _, reasons, _ in waiting.rejects()] == [["record.superseded"]]
+
+
+def test_a_parked_row_may_update_the_row_that_was_there_when_it_was_parked(loaded_parents: Dock) -> None:
+    """An update that waits is still an update when its parent comes, unless the row changed meanwhile."""
+    dock = loaded_parents
+    dock.drop("employees-1.csv", b"5,Before,2021-11-07T02:48:42Z,1,1\n6,Before,2021-11-07T02:48:42Z,1,1\n")
+    dock.drop("employees-2.csv", EARLY + EARLY.replace(b"5,", b"6,", 1))
+    dock.query("update hired_employees.hired_employees set employee_name = 'Changed' where id = 6")
+    dock.drop("departments-9.csv", b"9,Nine\n")
+    dock.run_sent()
+    assert names(dock) == ["Early Bird", "Changed"]
+    assert dock.rollup_is_right()
+
+
+def test_the_later_of_two_parked_rows_of_one_id_wins(waiting: Dock) -> None:
+    """A corrected file, parked as well, supersedes the row that waited before."""
+    waiting.drop("employees-2.csv", EARLY.replace(b"Early", b"Later"))
+    assert len(waiting.pending()) == 1
+    waiting.drop("departments.csv", b"9,Nine\n")
+    waiting.run_sent()
+    assert names(waiting) == ["Later Bird"]
+
+
+def test_of_two_rows_of_one_id_in_a_file_the_first_waits(dock: Dock) -> None:
+    """An identical double is unchanged, a different one is rejected, although the first is not in yet."""
+    fields = dock.drop("employees.csv", EARLY + EARLY + EARLY.replace(b"Early", b"Other"))
+    assert (fields["rows_pending"], fields["rows_unchanged"], fields["rows_rejected"]) == (1, 1, 1)
+    assert [reasons for _, reasons, _ in dock.rejects()] == [["id.duplicate"]]
+
+
+def test_waiting_ends_after_its_time(waiting: Dock) -> None:
+    """Past the dictionary's pending_days the row is rejected, and can be mended like any other."""
+    days = waiting.services.dictionary.tables["hired_employees"].pending_days
+    waiting.query("update ingest_status.pending set parked_at = now() - make_interval(days => %s)", days - 1)
+    waiting.ask(events.SWEEP)
+    assert len(waiting.pending()) == 1
+    waiting.query("update ingest_status.pending set parked_at = now() - make_interval(days => %s)", days + 1)
+    waiting.ask(events.SWEEP)
+    assert waiting.pending() == []
+    assert waiting.rejects() == [(1, ["department_id.expired"], EARLY.decode().strip())]
+
+
+def test_a_drain_twice_changes_nothing(waiting: Dock) -> None:
+    """A drain that finds no wake-up, or nothing ready, leaves no trace."""
+    waiting.drop("departments.csv", b"9,Nine\n")
+    waiting.run_sent()
+    before = waiting.history()
+    waiting.ask(events.PENDING_DRAIN)
+    waiting.ask(events.SWEEP)
+    assert waiting.history() == before
+
+
+def test_many_waiting_rows_go_in_in_bounded_batches(dock: Dock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each batch is a transaction of its own; together they bring every row."""
+    monkeypatch.setattr("functions.ingest.drain.BATCH_ROWS", 100)
+    rows = b"".join(b"%d,Name,2021-11-07T02:48:42Z,%d,1\n" % (n, n % 3 + 1) for n in range(1, 501))
+    dock.drop("employees.csv", rows)
+    dock.parents()
+    dock.run_sent()
+    assert len(dock.employees()) == 500
+    redrives = [h for h in dock.history() if h["kind"] == "re-drive"]
+    assert max(h["rows_read"] for h in redrives) == 100
+    assert dock.query("select count(*) from ingest_status.wakeups") == [(0,)]
+
+
+@pytest.mark.slow
+def test_no_wake_up_is_lost_when_child_and_parent_commit_at_once(dock: Dock) -> None:
+    """A child's load and its parent's insert, started together 1,000 times: a drain afterwards always brings it in."""
+    dock.drop("jobs.csv", JOBS)
+    parent = dock.connect("api")
+    together = Barrier(2)
+
+    def insert(number: int) -> None:
+        together.wait()
+        with parent, parent.cursor() as cursor:
+            cursor.execute("insert into hired_employees.departments values (%s, 'D')", (number,))
+
+    parked = 0
+    with ThreadPoolExecutor(1) as pool:
+        for number in range(1, 1001):
+            name = "employees.csv"
+            dock.put(name, b"%d,Name,2021-11-07T02:48:42Z,%d,1\n" % (number, number))
+            inserted = pool.submit(insert, number)
+            together.wait()
+            parked += work.handle(dock.services, dock.finalized(name))["rows_pending"]
+            inserted.result()
+            work.handle(dock.services, events.make(events.PENDING_DRAIN, {}))
+            assert dock.query("select count(*) from hired_employees.hired_employees") == [(number,)]
+    parent.close()
+    assert 0 < parked < 1000
+
+
+def test_a_column_may_reject_at_once_instead(make_dock: object) -> None:
+    """``parent_missing = "reject"`` in the dictionary: no waiting."""
+    tables = dictionary.load()
+    employees = tables.tables["hired_employees"]
+    columns = tuple(
+        dataclasses.replace(c, parent_missing="reject") if c.name == "department_id" else c for c in employees.columns
+    )
+    strict = dictionary.Dictionary(
+        {**tables.tables, "hired_employees": dataclasses.replace(employees, columns=columns)}
+    )
+    dock: Dock = make_dock(strict)  # type: ignore[operator]
+    dock.drop("jobs.csv", JOBS)
+    dock.drop("employees.csv", EARLY)
+    assert dock.pending() == []
+    assert [reasons for _, reasons, _ in dock.rejects()] == [["department_id.parent_missing"]]
