@@ -11,6 +11,7 @@ from urllib.parse import quote, urlsplit
 
 import psycopg2
 from psycopg2 import sql
+from psycopg2.extensions import encrypt_password
 
 from local_emulator.postgresql import PostgresServer, bin_dir
 from shared import migrate
@@ -53,7 +54,7 @@ def embedded(folder: Path, on_line: Callable[[str], None]) -> Database:
         conn.autocommit = True
         with conn.cursor() as cursor:
             _ensure_login(cursor, OWNER, server.password, "createrole")
-            cursor.execute("select from pg_database where datname = %s", (DATABASE,))
+            cursor.execute("select 1 from pg_database where datname = %s", (DATABASE,))
             if cursor.fetchone() is None:
                 statement = sql.SQL("create database {} owner {}")
                 cursor.execute(statement.format(sql.Identifier(DATABASE), sql.Identifier(OWNER)))
@@ -82,10 +83,12 @@ def given(url: str, say: Callable[[str], None]) -> Database:
 def _ensure_login(
     cursor: psycopg2.extensions.cursor, name: str, password: str, options: str, *, in_role: str | None = None
 ) -> None:
-    cursor.execute("select from pg_roles where rolname = %s", (name,))
+    cursor.execute("select 1 from pg_roles where rolname = %s", (name,))
     verb = "alter" if cursor.fetchone() else "create"
     statement = sql.SQL(f"{verb} role {{}} login password {{}} {options}")
-    cursor.execute(statement.format(sql.Identifier(name), sql.Literal(password)))
+    # Hashed here, so that a statement that fails shows no password in the server's log.
+    secret = encrypt_password(password, name, cursor.connection, "scram-sha-256")
+    cursor.execute(statement.format(sql.Identifier(name), sql.Literal(secret)))
     if in_role is not None:
         cursor.execute(sql.SQL("grant {} to {}").format(sql.Identifier(in_role), sql.Identifier(name)))
 

@@ -98,11 +98,11 @@ class Deliveries:
     async def _deliver(self, upstream: Upstream, delivery: int, name: str, attempt: int, event: Event) -> None:
         began = time.monotonic()
         status, error = await self._post(upstream, name, event)
-        outcome = str(status or error)
         if status is not None and 200 <= status < 300:
             self.queue.done(delivery, status)
+            outcome = str(status)
         else:
-            outcome += self._failed(delivery, name, attempt, status, error)
+            outcome = f"{status or 'no answer'}  {self._failed(delivery, name, attempt, status, error)}"
         took_ms = (time.monotonic() - began) * 1000
         what = event.subject or event.type
         self.say(upstream.name, f"{took_ms:.0f} ms  {outcome}  {what}  delivery {delivery}, attempt {attempt}")
@@ -114,10 +114,12 @@ class Deliveries:
         retries = trigger.retries if trigger else schedule.retries if schedule else 0
         if attempt > retries:
             self.queue.give_up(delivery, status, error, state="dead" if trigger else "failed")
-            return f" {error}; given up after {attempt} attempts" + (", now a dead letter" if trigger else "")
+            return f"{_first_line(error)}; given up after {attempt} attempts" + (
+                ", now a dead letter" if trigger else ""
+            )
         pause_s = (trigger.pause_s(attempt) if trigger else 30.0) * self.time_scale
         self.queue.retry(delivery, status, error, pause_s=pause_s)
-        return f" {error}; again in {pause_s:.1f} s"
+        return f"{_first_line(error)}; again in {pause_s:.1f} s"
 
     async def _post(self, upstream: Upstream, name: str, event: Event) -> tuple[int | None, str]:
         """Make one attempt; return the status, or None, and what the function said or what went wrong."""
@@ -137,3 +139,8 @@ class Deliveries:
     def _timeout_s(self, name: str, upstream: Upstream) -> float:
         limits = [trigger.timeout_s for trigger in self.manifest.triggers if trigger.name == name]
         return min([upstream.timeout_s, *limits])
+
+
+def _first_line(text: str) -> str:
+    """Return the beginning of what a function answered; all of it is in ``events show``."""
+    return next((line for line in text.splitlines() if line.strip()), "no text")[:160]

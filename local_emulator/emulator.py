@@ -7,6 +7,7 @@ import datetime
 import hmac
 import json
 import os
+import re
 import secrets
 import time
 from collections.abc import Callable, Iterable
@@ -121,6 +122,7 @@ class Emulator:
         self._stack.callback(self._state.release)
         await self._open_gateway()
         self.bucket, self.backup_bucket = self._buckets()
+        self._stack.push_async_callback(self._stop_parts)
         queue = EventQueue(self._state.queue)
         self._stack.callback(queue.close)
         queue.forget_old()
@@ -163,8 +165,6 @@ class Emulator:
             return database.given(self.options.db, self._lines_of("database"))
 
         self._database = await self._part("database", start)
-        if self._database.server is not None:
-            self._stack.push_async_callback(asyncio.to_thread, self._database.server.stop)
 
     async def _start_store(self) -> None:
         kind = self.options.storage
@@ -178,13 +178,12 @@ class Emulator:
         buckets = (self.bucket, self.backup_bucket)
 
         def start() -> StoreServer:
-            folder, on_line = self._state.path / kind, self._lines_of(kind)
+            folder, on_line = self._state.path / kind, _without_accesses(self._lines_of(kind))
             folder.mkdir(parents=True, exist_ok=True)
             return stores.LAUNCHERS[kind](folder, buckets, webhook=webhook, on_line=on_line)
 
         self._store = await self._part(kind, start)
         self.storage_kind, self.storage_url = kind, self._store.url
-        self._stack.push_async_callback(asyncio.to_thread, self._store.stop)
         return None
 
     def _look_into_store(self) -> None:
@@ -194,9 +193,9 @@ class Emulator:
 
     async def _start_function(self, name: str) -> None:
         function = self.manifest.functions[name]
-        server = FunctionServer(function, Surroundings(self.options.root, self._settings(name)), self._lines_of(name))
+        surroundings = Surroundings(self.options.root, self._state.path / "run" / name, self._settings(name))
+        server = FunctionServer(function, surroundings, self._lines_of(name))
         self._servers[name] = server
-        self._stack.push_async_callback(asyncio.to_thread, server.stop)
         await self._part(name, server.start)
         limit = processes(function) * function.concurrency
         self._upstreams[name] = Upstream(name, server.port, limit=limit, timeout_s=function.timeout_s)
@@ -311,8 +310,14 @@ class Emulator:
                     await self._part(name, server.start)
 
     async def stop(self) -> None:
-        """End every part, the last started first."""
+        """End every part: the functions first, so that what they are doing can end well."""
         await self._stack.aclose()
+
+    async def _stop_parts(self) -> None:
+        await asyncio.gather(*(asyncio.to_thread(server.stop) for server in self._servers.values()))
+        server = self._database.server if self._database else None
+        below = [part for part in (self._store, server) if part is not None]
+        await asyncio.gather(*(asyncio.to_thread(part.stop) for part in below))
 
     # The gateway's routes
 
@@ -466,6 +471,11 @@ def _answering(response: Response) -> Handler:
         return response
 
     return answer
+
+
+def _without_accesses(say: Callable[[str], None]) -> Callable[[str], None]:
+    """Leave out moto's line for each request that went well: the bucket is listed every few seconds."""
+    return lambda line: None if re.search(r'HTTP/1\.\d" [23]\d\d ', line) else say(line)
 
 
 def _bears(request: Request, secret: str) -> bool:

@@ -27,6 +27,7 @@ class Surroundings:
     """
 
     root: Path
+    folder: Path  # for what the server leaves lying about, such as gunicorn's control socket
     settings: Mapping[str, str] = field(repr=False)
 
 
@@ -44,6 +45,7 @@ def environment(function: Function, surroundings: Surroundings, port: int) -> di
         "THREADS": str(function.concurrency),
         "WORKERS": str(processes(function)),
         "PYTHONUNBUFFERED": "1",
+        "XDG_RUNTIME_DIR": str(surroundings.folder),
     }
     return kept | dict(function.environment) | server | dict(surroundings.settings)
 
@@ -64,6 +66,7 @@ class FunctionServer:
         Raises:
             ChildFailed: it ended, or gave no answer in time; the message shows the end of what it printed.
         """
+        self.surroundings.folder.mkdir(parents=True, exist_ok=True)
         self.child = Child(
             self.function.name,
             [sys.executable, "-m", "functions_framework"],
