@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING
 
 from shared import dictionary, events, objectstore, postgres, settings
 from shared.dictionary import Dictionary
+from shared.errors import DatabaseBusy
 from shared.settings import Settings
 
 if TYPE_CHECKING:
     from shared.events import Event
     from shared.objectstore import ObjectStore
     from shared.postgres import Database
+
+
+# A load's own, one beside it, and one for the rejects of a load that is rolled back.
+CONNECTIONS_EACH = 3
+SLOT_WAIT_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +38,25 @@ class Services:
     database: Database
     store: ObjectStore
     send: Callable[[Event], None]
+    _slots: threading.BoundedSemaphore = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        slots = max(1, self.settings.pool_size // CONNECTIONS_EACH)
+        object.__setattr__(self, "_slots", threading.BoundedSemaphore(slots))
+
+    @contextmanager
+    def slot(self) -> Iterator[None]:
+        """Hold one of as many units of work as the pool has connections for: none waits for what another waits with.
+
+        Raises:
+            DatabaseBusy: none came free in ``SLOT_WAIT_S`` seconds.
+        """
+        if not self._slots.acquire(timeout=SLOT_WAIT_S):
+            raise DatabaseBusy("this process does as much at once as its connections allow; raise POOL_SIZE for more")
+        try:
+            yield
+        finally:
+            self._slots.release()
 
 
 @cache

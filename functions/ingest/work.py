@@ -30,7 +30,8 @@ def handle(services: Services, event: Event) -> dict[str, Any]:
     work = WORK_BY_TYPE.get(event.type)
     if work is None:
         raise EventRefused(f"event type {event.type!r} is not one of {', '.join(WORK_BY_TYPE)}")
-    return work(services, event)
+    with services.slot():
+        return work(services, event)
 
 
 def _finalized(services: Services, event: Event) -> dict[str, Any]:
