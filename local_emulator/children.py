@@ -37,7 +37,7 @@ class Child:
         argv: program and arguments.
         env: the whole environment of the child.
         user: account to run as, or None for our own.
-        on_line: called with each line of output, from a thread; None keeps only the tail.
+        on_line: called with each line of output, from a thread, until it raises; None keeps only the tail.
         death_signal: what the kernel sends it when its parent dies. A server with children of its own that it must
             end itself (the PostgreSQL postmaster does on SIGQUIT) may need another signal than SIGKILL.
     """
@@ -94,6 +94,21 @@ class Child:
                 raise ChildFailed(f"{self.name} was not ready after {timeout_s:g} s:\n{self.tail()}")
             time.sleep(POLL_S)
 
+    def wait_done(self, timeout_s: float) -> None:
+        """Wait until it has ended well, for a child that does one thing and ends.
+
+        Raises:
+            ChildFailed: its status is not 0, or ``timeout_s`` passed; it is killed then.
+        """
+        try:
+            status = self.process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            self.stop(signal.SIGKILL)
+            raise ChildFailed(f"{self.name} had not ended after {timeout_s:g} s:\n{self.tail()}") from None
+        self._reader.join(1)
+        if status:
+            raise ChildFailed(f"{self.name} ended with status {status}:\n{self.tail()}")
+
     def stop(self, stop_signal: signal.Signals = signal.SIGTERM, timeout_s: float = 10.0) -> int:
         """End it politely, then by SIGKILL to its whole group; returns its exit status."""
         if self.alive:
@@ -114,8 +129,15 @@ class Child:
             for line in stream:
                 self._tail.append(line.rstrip("\n"))
                 del self._tail[: -TAIL_LINES * 2]
-                if self._on_line is not None:
-                    self._on_line(line.rstrip("\n"))
+                self._hand_on(line.rstrip("\n"))
+
+    def _hand_on(self, line: str) -> None:
+        if self._on_line is None:
+            return
+        try:
+            self._on_line(line)
+        except Exception:  # noqa: BLE001  # nobody listens any more; the pipe must be read on, or the server stands still
+            self._on_line = None
 
 
 class _Starter:
@@ -124,7 +146,7 @@ class _Starter:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._wanted: list[tuple[list[str], Mapping[str, str], Path | None]] = []
-        self._started: list[subprocess.Popen[str] | OSError] = []
+        self._started: list[subprocess.Popen[str] | Exception] = []
         self._go = threading.Semaphore(0)
         self._done = threading.Semaphore(0)
         self._pid = 0
@@ -138,7 +160,7 @@ class _Starter:
             self._go.release()
             self._done.acquire()
             result = self._started.pop()
-        if isinstance(result, OSError):
+        if isinstance(result, Exception):
             raise result
         return result
 
@@ -160,7 +182,7 @@ class _Starter:
                         start_new_session=True,
                     )
                 )
-            except OSError as error:
+            except Exception as error:  # noqa: BLE001  # raised in the thread that waits for it
                 self._started.append(error)
             self._done.release()
 

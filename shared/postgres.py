@@ -165,6 +165,9 @@ class _ProcessPool:
 class Database:
     """A pool of at most ``pool_size`` connections for each process that uses it; nothing connects before first use.
 
+    Limits are set with SET LOCAL and no session state is kept, so that PgBouncer may stand between in transaction
+    mode; it must be told ``ignore_startup_parameters = options`` then, and the role must have ``timezone = 'UTC'``.
+
     Args:
         url: libpq connection string.
         application_name: what ``pg_stat_activity`` shows.
@@ -180,7 +183,7 @@ class Database:
 
     @contextlib.contextmanager
     def connection(self) -> Iterator[Connection]:
-        """A connection in autocommit, for single statements.
+        """A connection in autocommit, for single statements; their time is limited by the role's settings alone.
 
         Raises:
             RowdockError: what went wrong, by ``translate``; DatabaseUnavailable if none came free in time.

@@ -63,6 +63,17 @@ def _execute(url: str, *statements: str) -> None:
         conn.close()
 
 
+@pytest.fixture
+def server_dir() -> Iterator[Path]:
+    """A directory for a server of the test's own.
+
+    As root the server runs as another account, and ``tmp_path`` will not do: each start of pytest closes the
+    directory above all of them, those of the sessions that run already included.
+    """
+    with tempfile.TemporaryDirectory(prefix="rowdock-pg-", ignore_cleanup_errors=True) as directory:
+        yield Path(directory)
+
+
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[PostgresServer]:
     """One server for the session (for each worker, under xdist); nothing it holds survives."""

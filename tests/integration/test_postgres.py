@@ -527,13 +527,13 @@ def test_a_child_forked_while_every_connection_is_lent_can_still_connect(make_po
 
 
 @pytest.fixture
-def own_server(tmp_path):
+def own_server(server_dir):
     """A server that a test may stop and start again: same data, same port."""
     running = []
 
     def start():
         port = running[-1].port if running else None
-        running.append(PostgresServer(tmp_path, port=port, settings=dict(TEST_SETTINGS)))
+        running.append(PostgresServer(server_dir, port=port, settings=dict(TEST_SETTINGS)))
         return running[-1]
 
     yield start
