@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import datetime
+import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -361,7 +362,7 @@ class _Reader:
             return self._wrong(line, f"{place}: expected a mapping")
         for name, inner in value.items():
             if not re.fullmatch(shape.names, name):
-                self._wrong(line, f"{place}: {name!r} is not understood here")
+                self._wrong(self._line_of(value, name, line), f"{place}: {name!r} is not understood here")
             self._check(inner, shape.value, f"{place}.{name}", self._line_of(value, name, line))
         return None
 
@@ -488,6 +489,10 @@ class _Reader:
             retries=self._whole_annotation(document, "rowdock.dev/gcp-max-retry-attempts", 0),
         )
         line = self.lines[id(spec)]
+        if not _is_object(schedule.body or "{}"):
+            self._wrong(
+                self._line_of(spec, "data", line), "spec.data must be a JSON object: it is read as an event's data"
+            )
         try:
             next(schedule.runs_after(datetime.datetime.now(datetime.UTC)))
         except (CronSimError, StopIteration) as error:
@@ -497,6 +502,13 @@ class _Reader:
             problem = f"spec.timezone: {schedule.timezone!r} is not a time zone"
             self._wrong(self._line_of(spec, "timezone", line), problem)
         return schedule
+
+
+def _is_object(text: str) -> bool:
+    try:
+        return isinstance(json.loads(text), dict)
+    except ValueError:
+        return False
 
 
 def seconds(duration: str) -> float:

@@ -20,7 +20,7 @@ from local_emulator.state import Running, StateFolder
 from shared import objectstore
 from shared.errors import ObjectExists, RowdockError
 from shared.events import object_event_id
-from shared.objectstore import PART_BYTES, ObjectInfo
+from shared.objectstore import PART_BYTES, ObjectInfo, ObjectStore
 
 if TYPE_CHECKING:
     from psycopg2.extensions import connection
@@ -46,8 +46,9 @@ def run(given: argparse.Namespace) -> int:
     if given.name and len(given.files) > 1:
         raise CommandFailed("--as names one object; give one file", 2)
     running = require(given.state)
+    store = objectstore.connect(running.environment["STORAGE_URL"])
     began = time.monotonic()
-    uploaded = [_put(running, path, given.name or path.name) for path in given.files]
+    uploaded = [_put(running, store, path, given.name or path.name) for path in given.files]
     if not given.wait:
         rows = [{"file": info.name, "bytes": info.size, "generation": info.generation} for info in uploaded]
         print(json.dumps(rows, indent=2)) if given.json else print_table(rows, ("file", "bytes", "generation"))
@@ -59,9 +60,9 @@ def run(given: argparse.Namespace) -> int:
     return 0 if all(end["state"] == "loaded" for end in ends) else 1
 
 
-def _put(running: Running, path: Path, name: str) -> ObjectInfo:
+def _put(running: Running, store: ObjectStore, path: Path, name: str) -> ObjectInfo:
     """Write the file into the bucket and have the emulator look at it at once, whatever the store announces."""
-    store, bucket = objectstore.connect(running.environment["STORAGE_URL"]), running.environment["UPLOAD_BUCKET"]
+    bucket = running.environment["UPLOAD_BUCKET"]
     try:
         if path.stat().st_size <= ONE_REQUEST_BYTES:
             info = store.put(bucket, name, path.read_bytes(), content_type="text/csv")
@@ -73,7 +74,7 @@ def _put(running: Running, path: Path, name: str) -> ObjectInfo:
     return info
 
 
-def _stream(store: objectstore.ObjectStore, bucket: str, name: str, path: Path) -> ObjectInfo:
+def _stream(store: ObjectStore, bucket: str, name: str, path: Path) -> ObjectInfo:
     """Write a large file in parts. A streamed write only creates, so what is there is deleted first."""
     try:
         return _create(store, bucket, name, path)
@@ -82,7 +83,7 @@ def _stream(store: objectstore.ObjectStore, bucket: str, name: str, path: Path) 
         return _create(store, bucket, name, path)
 
 
-def _create(store: objectstore.ObjectStore, bucket: str, name: str, path: Path) -> ObjectInfo:
+def _create(store: ObjectStore, bucket: str, name: str, path: Path) -> ObjectInfo:
     with path.open("rb") as file, store.create(bucket, name, content_type="text/csv") as writer:
         while part := file.read(PART_BYTES):
             writer.write(part)

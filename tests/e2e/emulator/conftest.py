@@ -1,4 +1,4 @@
-"""Fixtures: an emulator of its own for a test, or one for all tests of a module."""
+"""Fixtures: an emulator of its own for a test, or one for all that leave it as they found it."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ def project():
         yield made
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def emulator():
-    """One emulator for the tests of a module that leave it as they found it."""
-    with temporary_project() as made:
+    """Its store announces nothing, so that every upload is found by listing."""
+    with temporary_project("moto") as made:
         made.up()
         yield made
 

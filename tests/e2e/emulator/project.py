@@ -72,7 +72,7 @@ class Project:
     """A folder with a deploy.yaml, two functions, and the state of an emulator."""
 
     folder: Path
-    storage: str = "moto"
+    storage: str = "auto"
     started: list[subprocess.Popen] = field(default_factory=list)
 
     @property
@@ -165,7 +165,7 @@ class Project:
                 process.wait(60)
 
 
-def make_project(folder, storage="moto"):
+def make_project(folder, storage="auto"):
     """Write the deploy.yaml of production with this folder's functions in it."""
     functions = folder / "functions"
     functions.mkdir(parents=True)
@@ -184,7 +184,7 @@ def make_project(folder, storage="moto"):
 
 
 @contextmanager
-def temporary_project(storage="moto"):
+def temporary_project(storage="auto"):
     """Outside of pytest's own folder, which pytest closes to other accounts, PostgreSQL's under root among them."""
     with tempfile.TemporaryDirectory(prefix="rowdock-emulator-", ignore_cleanup_errors=True) as folder:
         made = make_project(Path(folder) / "project", storage)

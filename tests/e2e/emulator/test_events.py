@@ -135,7 +135,7 @@ def test_a_token_for_another_address_does_not_open_the_intake(emulator):
 
 
 def test_a_failing_delivery_is_tried_again_later_and_later_and_then_is_a_dead_letter(project):
-    """Eight attempts, each pause twice the one before, 600 s (here 1.2 s) at most; then it waits to be replayed, and is taken."""
+    """Eight attempts, each pause twice the one before, 600 s (here 1.2 s) at most; a replay is then taken."""
     project.behave(status=500)
     project.up(time_scale="0.002")
     project.put("bad day.csv")
