@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from enum import Enum
 
-LINE_FEED = 10
+LINE_FEED, CARRIAGE_RETURN = 10, 13
 BLANK_BYTES = b" \t\r\n"
 
 

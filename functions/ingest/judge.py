@@ -15,7 +15,7 @@ from functions.ingest.judged import ACCEPTED, NO_ROWS, PENDING, REJECTED, Judged
 from functions.ingest.lines import Lines
 from functions.ingest.parents import Parents, Present
 from functions.ingest.peeked import Readable
-from functions.ingest.records import RAW_CHARACTERS, RecordReader, parse_reject_id
+from functions.ingest.records import SHOWN_BYTES, RecordReader, parse_reject_id
 from functions.ingest.resolve import Records, resolve
 from functions.ingest.window import PAD, Window
 from shared import reasons
@@ -125,13 +125,15 @@ class Judge:
 
     def _too_long(self, window: Window) -> Judged:
         """Reject the first line, which does not fit into the buffer; what a reject shows of it is kept."""
-        head = bytes(window.buffer[PAD : min(window.stop, PAD + 4 * RAW_CHARACTERS + 4)])
-        buffer = np.frombuffer(head, np.uint8)
-        judged = Judged(self._table, buffer, np.zeros(1, np.int64), np.full(1, len(head)))
+        offset = np.full(1, window.offset)
+        head, length = window.drop_line(SHOWN_BYTES)
+        judged = Judged(
+            self._table, np.frombuffer(head + bytes(PAD), np.uint8), np.zeros(1, np.int64), np.full(1, len(head))
+        )
         judged.why.add(np.zeros(1, np.int64), [(reasons.RECORD_TOO_LONG,)])
         judged.settle([no_values(column, 0) for column in self._table.columns], np.full(1, -1), np.full(1, -1))
-        self._number(judged, np.zeros(1, np.int64), np.full(1, window.offset))
-        judged.byte_lengths = np.full(1, window.drop_line())
+        self._number(judged, np.zeros(1, np.int64), offset)
+        judged.byte_lengths = np.full(1, length)
         self._line += 1
         window.fill()
         return judged

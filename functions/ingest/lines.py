@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from functions.ingest.copy_binary import Bytes, Ints, Mask
-from functions.ingest.fields import BLANK_BYTES, LINE_FEED
+from functions.ingest.fields import BLANK_BYTES, CARRIAGE_RETURN, LINE_FEED
 
-QUOTE, CARRIAGE_RETURN, SPACE, TAB = 34, 13, 32, 9
+QUOTE, SPACE, TAB = 34, 32, 9
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from shared.rules import Value
 
 REJECT_ID_TEXT = re.compile(r"([1-9][0-9]{0,17})-([1-9][0-9]{0,17})\Z")
 RAW_CHARACTERS = 8192  # what a reject keeps of its record
+SHOWN_BYTES = 4 * RAW_CHARACTERS + 4  # enough for that: no character has more than four bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +92,6 @@ def _characters(raw: bytes) -> list[str]:
 
 def shown(raw: bytes) -> bytes:
     """``raw`` as a reject keeps it: in UTF-8, what is none of it and NUL as U+FFFD, cut after ``RAW_CHARACTERS``."""
-    # No character has more than four bytes; the cut may leave a part of one, which is past the last character kept.
-    text = raw[: 4 * RAW_CHARACTERS + 4].decode("utf-8", "replace")
+    # The cut may leave a part of a character, but it is past the last one kept.
+    text = raw[:SHOWN_BYTES].decode("utf-8", "replace")
     return text.replace("\0", "\ufffd")[:RAW_CHARACTERS].encode()

@@ -223,11 +223,7 @@ def _integers(column: Column, block: Block, starts: Ints, ends: Ints) -> tuple[D
     widths = ends - starts
     numbers, bad = _digits(block.array, ends, widths)
     low, high = column.minimum or 0, column.maximum or 0
-    bad |= numbers > u64(max(high, 0))
-    if low > 0:
-        bad |= numbers < u64(low)
-    if high < 0:
-        bad[:] = True
+    bad |= _outside(numbers, low, high)
     values = numbers.view(np.int64)
     if not bad.any():
         return Fixed(values, WIDTH[column.kind]), None
@@ -246,10 +242,8 @@ def _odd_integers(column: Column, block: Block, starts: Ints, ends: Ints) -> tup
     negative = block.array[starts] == ord("-")
     widths = ends - starts - negative
     numbers, bad = _digits(block.array, ends, widths)
-    # Both bounds as sizes of a number of that sign; a negative number may be as large as -low, a positive one as high.
-    too_far = np.where(negative, numbers > u64(max(-low, 0)), numbers > u64(max(high, 0)))
-    too_near = np.where(negative & (numbers > 0), numbers < u64(max(-high, 0)), numbers < u64(max(low, 0)))
-    out = too_far | too_near
+    below = negative & (numbers > 0)
+    out = np.where(below, _outside(numbers, -high, -low), _outside(numbers, low, high))
     codes = np.where(bad, NOT_INTEGER, np.where(out, OUT_OF_RANGE, 0)).astype(np.uint8)
     values = np.where(codes > 0, u64(0), np.where(negative, u64(0) - numbers, numbers)).view(np.int64)
     codes[starts == ends] = _empty_code(column)
@@ -258,6 +252,13 @@ def _odd_integers(column: Column, block: Block, starts: Ints, ends: Ints) -> tup
         codes[row] = NUMBER_OF[code or ""]
         values[row] = value if isinstance(value, int) else 0
     return values, codes
+
+
+def _outside(sizes: Words, low: int, high: int) -> Mask:
+    """Where numbers that are not negative lie outside ``low`` to ``high``, which may be."""
+    if high < 0:
+        return np.ones(len(sizes), bool)
+    return (sizes < u64(max(low, 0))) | (sizes > u64(high))
 
 
 def _calendar() -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
@@ -277,6 +278,7 @@ def _calendar() -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
 
 MONTH_DAYS, DAYS_BEFORE = _calendar()
 FIRST_INSTANT = (datetime(1, 1, 1, tzinfo=UTC) - EPOCH) // MICROSECOND
+LONGEST_TIMESTAMP = len("2021-11-07T02:48:42.123456+02:00")
 LAST_INSTANT = (datetime(9999, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC) - EPOCH) // MICROSECOND
 
 
@@ -343,9 +345,10 @@ def _timestamps(column: Column, block: Block, starts: Ints, ends: Ints) -> tuple
     widths = ends - starts
     instants, bad = _local_times(block.array, starts)
     codes = np.zeros(len(starts), np.uint8)
-    present = np.flatnonzero(np.bincount(np.minimum(widths, 33), minlength=34))
+    told_apart = np.minimum(widths, LONGEST_TIMESTAMP + 1)
+    present = np.flatnonzero(np.bincount(told_apart))
     for width in present.tolist():
-        rows = None if len(present) == 1 else np.flatnonzero(widths == width)
+        rows = None if len(present) == 1 else np.flatnonzero(told_apart == width)
         _settle_width(column, block.array, starts, ends, rows, width, instants, bad, codes)
     if bad.any():
         codes[bad & (codes != MISSING) & (widths > 0)] = NOT_TIMESTAMP
@@ -389,7 +392,7 @@ def _settle_width(
         days, bad[where] = _dates_alone(array, first)
         instants[where] = days * (SECONDS_A_DAY * MICROSECONDS)
         codes[where] = NO_TIME if column.date_alone == "reject" else 0
-    elif width < 19 or width > 32:
+    elif width < 19 or width > LONGEST_TIMESTAMP:
         bad[where] = True
     elif width == 20:
         bad[where] |= array[end - 1] != ord("Z")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from functions.ingest.copy_binary import Bytes
-from functions.ingest.fields import LINE_FEED
+from functions.ingest.fields import CARRIAGE_RETURN, LINE_FEED
 from functions.ingest.peeked import Readable
 
 PAD = 64  # zero bytes before and after the text, so that words may be read across its ends
@@ -67,12 +67,21 @@ class Window:
         self.offset += end - PAD
         self.stop = PAD + rest
 
-    def drop_line(self) -> int:
-        """Forget the first line, which may be longer than the buffer; returns its length with its line end."""
-        length = 0
-        while (feed := self.buffer.find(b"\n", PAD, self.stop)) < 0:
-            length += self.stop - PAD
-            self.drop(self.stop)
+    def drop_line(self, head_bytes: int) -> tuple[bytes, int]:
+        """Forget the first line, which may be longer than the buffer.
+
+        Returns:
+            Its first ``head_bytes``, and its whole length; both without its line end.
+        """
+        head, length, last = b"", 0, 0
+        while True:
+            feed = self.buffer.find(b"\n", PAD, self.stop)
+            end = feed if feed >= 0 else self.stop
+            if end > PAD:
+                head += self.buffer[PAD : min(end, PAD + head_bytes - len(head))]
+                length, last = length + end - PAD, self.buffer[end - 1]
+            self.drop(feed + 1 if feed >= 0 else end)
+            if feed >= 0 or self.at_end:
+                length -= last == CARRIAGE_RETURN
+                return head[:length], length
             self.fill()
-        self.drop(feed + 1)
-        return length + feed + 1 - PAD
