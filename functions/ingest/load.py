@@ -201,8 +201,8 @@ class _Loading:
         writer = _Writer(self, conn, statements, limits)
         try:
             writer.stream(info)
-            thresholds.check_ratio(limits, load.counts)
             writer.merge(rows_before)
+            thresholds.check_all(limits, load.counts)
         except thresholds.Reached as reached:
             thresholds.keep_rejects(self.services, conn, load, reached)
             return 0

@@ -6,7 +6,6 @@ that one connection and one transaction serve all kinds.
 
 from __future__ import annotations
 
-import queue
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ COPY_HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 COPY_TRAILER = b"\xff\xff"
 
 SWITCH_BYTES = 8 << 20  # a kind that has this much waiting gets the next COPY
-QUEUED_ITEMS = 12  # of about a block each; then the judge is held up, which bounds memory when PostgreSQL is slow
+WAITING_BYTES = 20 << 20  # in all; then the judge is held up, which bounds memory when PostgreSQL is slow
 # A COPY ends after so much: its transition table then fits into the keys' work_mem instead of spilling to disk
 # (docs/decisions/0002), and the triggers run while the next rows are judged.
 STATEMENT_BYTES = 32 << 20
@@ -58,23 +57,27 @@ class Sender:
         self._connection = connection
         self._targets = targets
         self._ready: set[str] = set()
+        self._changed = threading.Condition()  # guards what follows
         self._waiting: dict[str, list[bytes]] = {kind: [] for kind in targets}
         self._waiting_bytes: dict[str, int] = dict.fromkeys(targets, 0)
-        self._queue: queue.Queue[tuple[str, bytes] | None] = queue.Queue(maxsize=QUEUED_ITEMS)
         self._error: BaseException | None = None
-        self._ended = False
-        self._aborted = threading.Event()
+        self._ended = self._aborted = False
         self._thread = threading.Thread(target=self._run, name="copy-sender", daemon=True)
         self._thread.start()
 
     def put(self, kind: str, data: bytes) -> None:
-        """Hand over whole COPY BINARY tuples of ``kind``; waits while too much is waiting.
+        """Hand over whole COPY BINARY tuples of ``kind``; waits while ``WAITING_BYTES`` are waiting.
 
         Raises:
             psycopg2.Error: what ended the COPY.
         """
-        if data:
-            self._hand_over((kind, data))
+        with self._changed:
+            self._changed.wait_for(lambda: self._error is not None or not self._is_full())
+            if self._error is not None:
+                raise self._error
+            self._waiting[kind].append(data)
+            self._waiting_bytes[kind] += len(data)
+            self._changed.notify_all()
 
     def finish(self) -> None:
         """Send what waits, end the last COPY, and give the connection back.
@@ -82,61 +85,59 @@ class Sender:
         Raises:
             psycopg2.Error: what ended a COPY.
         """
-        self._hand_over(None)
+        with self._changed:
+            self._ended = True
+            self._changed.notify_all()
         self._thread.join()
         if self._error is not None:
             raise self._error
 
     def abort(self) -> None:
         """Give the load up: the open COPY fails, and the transaction with it. Safe to call at any time."""
-        self._aborted.set()
+        with self._changed:
+            self._aborted = True
+            self._changed.notify_all()
         if self._thread.is_alive():
             self._connection.cancel()  # a COPY that waits for a lock inside the server reads nothing more
-        while self._thread.is_alive():
-            try:
-                self._queue.put(None, timeout=0.05)
-            except queue.Full:
-                continue
-            self._thread.join()
+        self._thread.join()
 
-    def _hand_over(self, item: tuple[str, bytes] | None) -> None:
-        while True:
-            if self._error is not None:
-                raise self._error
-            try:
-                self._queue.put(item, timeout=0.2)
-            except queue.Full:
-                continue
-            return
+    def _is_full(self) -> bool:
+        return sum(self._waiting_bytes.values()) >= WAITING_BYTES
 
     def _run(self) -> None:
         try:
-            kind = next(iter(self._targets))
-            while True:
-                self._take_until(kind)
-                if self._waiting[kind]:
+            kind: str | None = next(iter(self._targets))
+            while kind is not None:
+                if self._has_some(kind):
                     self._copy(kind)
-                elif self._ended and not any(self._waiting_bytes.values()):
-                    return
-                kind = max(self._waiting_bytes, key=self._waiting_bytes.__getitem__)
+                kind = self._fullest()
         except BaseException as error:  # noqa: BLE001  # handed to the judging thread, which raises it
-            self._error = error
+            with self._changed:
+                self._error = error
+                self._changed.notify_all()
 
-    def _take_until(self, kind: str) -> None:
-        """Wait until ``kind`` has something, another kind has enough, or the end was reached."""
-        while not (self._ended or self._waiting[kind] or max(self._waiting_bytes.values()) >= SWITCH_BYTES):
-            self._take()
+    def _fullest(self) -> str | None:
+        """The kind that has most waiting, the first one if none has; None at the end."""
+        with self._changed:
+            if self._ended and not any(self._waiting_bytes.values()):
+                return None
+            return max(self._waiting_bytes, key=self._waiting_bytes.__getitem__)
 
-    def _take(self) -> None:
-        if self._aborted.is_set():
-            raise SenderAborted
-        item = self._queue.get()
-        if item is None:
-            self._ended = True
-            return
-        kind, data = item
-        self._waiting[kind].append(data)
-        self._waiting_bytes[kind] += len(data)
+    def _has_some(self, kind: str) -> bool:
+        """Wait until ``kind`` has something, another kind has enough, memory is full, or the end; has it some?"""
+        with self._changed:
+            self._changed.wait_for(
+                lambda: (
+                    self._aborted
+                    or self._ended
+                    or self._waiting[kind]
+                    or max(self._waiting_bytes.values()) >= SWITCH_BYTES
+                    or self._is_full()
+                )
+            )
+            if self._aborted:
+                raise SenderAborted
+            return bool(self._waiting[kind])
 
     def _copy(self, kind: str) -> None:
         target = self._targets[kind]
@@ -148,13 +149,12 @@ class Sender:
 
     def _next(self, kind: str) -> bytes | None:
         """The next bytes of ``kind``, or None when its COPY should end."""
-        if self._aborted.is_set():
-            raise SenderAborted
-        self._take_until(kind)
-        if not self._waiting[kind]:
+        if not self._has_some(kind):
             return None
-        data = self._waiting[kind].pop(0)
-        self._waiting_bytes[kind] -= len(data)
+        with self._changed:
+            data = self._waiting[kind].pop(0)
+            self._waiting_bytes[kind] -= len(data)
+            self._changed.notify_all()
         return data
 
 

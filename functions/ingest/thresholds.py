@@ -64,8 +64,7 @@ def check_block(limits: Limits, counts: Counts, status: NDArray[np.uint8]) -> No
     Raises:
         Reached: too many rows were rejected so far, or all of the first ones.
     """
-    if limits.max_errors is not None and counts.rejected > limits.max_errors:
-        raise Reached("threshold.max_errors", f"more than {limits.max_errors} rows were rejected")
+    _check_errors(limits, counts)
     leading = limits.max_leading_errors
     before = counts.read - len(status)
     if leading is None or before >= leading or counts.read < leading:
@@ -75,8 +74,14 @@ def check_block(limits: Limits, counts: Counts, status: NDArray[np.uint8]) -> No
         raise Reached("threshold.max_leading_errors", f"the first {leading} rows were all rejected")
 
 
-def check_ratio(limits: Limits, counts: Counts) -> None:
-    """Raise Reached if too large a share of all rows was rejected."""
+def _check_errors(limits: Limits, counts: Counts) -> None:
+    if limits.max_errors is not None and counts.rejected > limits.max_errors:
+        raise Reached("threshold.max_errors", f"more than {limits.max_errors} rows were rejected")
+
+
+def check_all(limits: Limits, counts: Counts) -> None:
+    """Called when every row has its end, doubles too: raise Reached if too many rows were rejected."""
+    _check_errors(limits, counts)
     if limits.max_error_ratio is not None and counts.rejected > limits.max_error_ratio * counts.read:
         raise Reached(
             "threshold.max_error_ratio",

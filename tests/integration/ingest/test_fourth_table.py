@@ -146,7 +146,9 @@ def test_a_corrected_file_updates_it_and_the_same_changes_nothing(dock: Dock) ->
     """Keys that are no numbers are told from each other exactly."""
     dock.drop("employees.csv", EMPLOYEE)
     dock.drop("contracts.csv", (GOOD + GOOD.replace(A, B)).encode())
-    fields = dock.drop("contracts.csv", (GOOD.replace(",40,", ",20,") + GOOD.replace(A, B) + GOOD.replace(A, B)).encode())
+    fields = dock.drop(
+        "contracts.csv", (GOOD.replace(",40,", ",20,") + GOOD.replace(A, B) + GOOD.replace(A, B)).encode()
+    )
     assert (fields["rows_updated"], fields["rows_unchanged"], fields["rows_inserted"]) == (1, 2, 0)
 
 

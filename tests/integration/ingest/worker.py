@@ -1,6 +1,7 @@
 """One delivery in a process of its own, which a test kills: ``python worker.py`` reads its orders as JSON from stdin.
 
-Prints ``ready`` before it loads and ``done`` after. With ``die_at`` it kills itself at that point, as bad luck would.
+Prints ``ready`` before it loads; ``done`` and its peak memory in KiB after. With ``die_at`` it kills itself at that
+point, as bad luck would.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from functions.ingest import history, load, work
@@ -67,6 +69,12 @@ def arm(point: str) -> None:
         raise ValueError(point)
 
 
+def peak_kib() -> int:
+    """Most memory that was resident at once; ``ru_maxrss`` would count the parent's, from before exec."""
+    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1])
+
+
 def main() -> None:
     orders = json.load(sys.stdin)
     services = Services(
@@ -79,7 +87,7 @@ def main() -> None:
     arm(orders["die_at"])
     print("ready", flush=True)
     work.handle(services, events.Event(**orders["event"]))
-    print("done", flush=True)
+    print("done", peak_kib(), flush=True)
 
 
 if __name__ == "__main__":
