@@ -35,6 +35,7 @@ BOUNDS: Mapping[str, Any] = {
     "timeout": (5, 30),  # seconds: to connect; between two answers of the server
     "retry": DEFAULT_RETRY.with_delay(initial=0.2, maximum=4).with_timeout(10),  # seconds: a request and its retries
 }
+READ_RETRY = BOUNDS["retry"].with_timeout(3)  # seconds to open a body; a reader opens again, after a pause
 CONNECTIONS = 32
 
 # Marks which write made an object, so that a writer whose answer got lost knows its own work from another's.
@@ -140,7 +141,7 @@ class GcsStore:
         span = {"Range": f"bytes={start}-{'' if end is None else end - 1}"} if start or end is not None else {}
         try:
             with _errors(uri):
-                response = BOUNDS["retry"](self._get_media)(bucket, name, _number(uri, generation), span)
+                response = READ_RETRY(self._get_media)(bucket, name, _number(uri, generation), span)
         except _PastTheEnd:
             return Opened(self.stat(bucket, name, generation), Nothing())
         return Opened(_described_by_headers(bucket, name, response.headers), _Body(uri, response))

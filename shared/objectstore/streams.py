@@ -18,7 +18,7 @@ from shared.errors import RowdockError, StoreUnavailable
 PART_BYTES = 8 * 1024 * 1024
 
 # A line that drops is taken up again at the next byte, after these pauses; any byte that arrives resets the count.
-RESUME_PAUSES_S = (0.1, 0.5, 2.0)
+RESUME_PAUSES_S = (0.1, 1.0)
 
 
 @dataclass(frozen=True, slots=True)
