@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 from local_emulator import lifecycle, looking, upload
@@ -27,16 +28,20 @@ OPERATOR_COMMANDS = (
     "restore",
     "rollup",
 )
+STATES_OF_ROWS = frozenset(
+    {"loaded", "rolled_back", "refused", "superseded", "ignored", "open", "closed", "pending", "all"}
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    options, rest = _common().parse_known_args(given)
+    folder, rest = _without_folder(given)
     try:
         if rest and rest[0] in OPERATOR_COMMANDS:
-            return lifecycle.execute(options.state, [sys.executable, "-m", "shared.cli", *rest])
-        parsed = _parser().parse_args(given)
+            return lifecycle.execute(folder, [sys.executable, "-m", "shared.cli", *_completed(rest)])
+        parsed = _parser().parse_args(rest)
+        parsed.state = folder
         run: Callable[[argparse.Namespace], int] = parsed.run
         return run(parsed)
     except CommandFailed as error:
@@ -46,8 +51,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
 
 
+def _without_folder(words: list[str]) -> tuple[Path, list[str]]:
+    """Take our own ``--state DIR`` out of an operator's command, some of which have a ``--state`` too: one of rows."""
+    for index, (word, value) in enumerate(pairwise(words)):
+        if word == "--":
+            break
+        if word == "--state" and value not in STATES_OF_ROWS:
+            return Path(value), words[:index] + words[index + 2 :]
+    return DEFAULT_FOLDER, words
+
+
+def _completed(words: list[str]) -> list[str]:
+    """Let ``rejects`` alone list them, as it does among the emulator's own listings."""
+    bare = words[0] == "rejects" and (len(words) == 1 or words[1].startswith("-"))
+    return ["rejects", "ls", *words[1:]] if bare else words
+
+
 def _common() -> argparse.ArgumentParser:
-    common = argparse.ArgumentParser(add_help=False)
+    common = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     common.add_argument(
         "--state", type=Path, default=DEFAULT_FOLDER, metavar="DIR", help="folder that keeps everything (%(default)s)"
     )
@@ -58,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m local_emulator",
         description=(__doc__ or "").partition("\n")[0],
-        epilog=f"The operator's commands are passed on to rowdock: {', '.join(OPERATOR_COMMANDS)}.",
+        epilog=f"The operator's commands are passed on to rowdock: {', '.join(sorted(OPERATOR_COMMANDS))}.",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     common = [_common()]

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import datetime
-import hmac
-import json
 import os
 import re
-import secrets
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,16 +19,16 @@ from local_emulator.database import Database
 from local_emulator.delivery import Deliveries
 from local_emulator.event_queue import EventQueue
 from local_emulator.functions import FunctionServer, Surroundings, processes
-from local_emulator.gateway import Gateway, Handler, Request, Response, Upstream, json_response, problem
+from local_emulator.gateway import Gateway, Upstream
 from local_emulator.issuer import Issuer
 from local_emulator.manifest import Manifest
-from local_emulator.object_events import Announcement, announced_by_s3, announced_by_seaweed
+from local_emulator.routes import Access, Routes
 from local_emulator.state import Running, StateFolder, listen, port_holder
 from local_emulator.stores import StoreServer, Webhook
 from local_emulator.terminal import Terminal
 from local_emulator.watch import BucketWatch
-from shared import events, objectstore
-from shared.errors import EventRefused, RowdockError
+from shared import objectstore
+from shared.errors import RowdockError
 
 T = TypeVar("T")
 TRIGGER = "trigger@rowdock.emulator"
@@ -74,21 +71,6 @@ class Options:
     listing_s: float | None = None
 
 
-@dataclass(slots=True)
-class _Access:
-    """Secrets of one run: what webhooks, commands and functions show, and as whom the latter are then known."""
-
-    command_key: str = field(default_factory=lambda: secrets.token_urlsafe(24), repr=False)
-    webhook_token: str = field(default_factory=lambda: secrets.token_urlsafe(24), repr=False)
-    email_by_secret: dict[str, str] = field(default_factory=dict, repr=False)
-
-    def token_path(self, email: str) -> str:
-        """Return the path, made for ``email`` alone, where it gets identity tokens."""
-        secret = secrets.token_urlsafe(24)
-        self.email_by_secret[secret] = email
-        return f"/_identity/token/{secret}"
-
-
 class Emulator:
     """Use as: ``await start()``, ``await run()`` until it returns, ``await stop()`` in any case."""
 
@@ -97,7 +79,7 @@ class Emulator:
         self.manifest = manifest
         self.say = terminal.say
         self._lines_of = terminal.lines_of
-        self._access = _Access()
+        self._access = Access()
         self._state = StateFolder(options.state)
         self._stack = AsyncExitStack()
         self._servers: dict[str, FunctionServer] = {}
@@ -136,6 +118,7 @@ class Emulator:
         self._watch = BucketWatch(
             objectstore.connect(self.storage_url), self.bucket, self._deliveries, self.say, self._listing_interval_s()
         )
+        self._routes.deliveries, self._routes.watch = self._deliveries, self._watch
         self._state.announce(self._running())
         took_s = time.monotonic() - self._started
         self.say("emulator", f"ready after {took_s:.1f} s: {self.url}  (database, {self.storage_kind}, functions)")
@@ -148,7 +131,10 @@ class Emulator:
             raise PortTaken(f"port {self.options.port} is taken by {holder}; end it, or give --port") from error
         self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         self._issuer = Issuer(self._state.path / "issuer-key.pem", f"{self.url}/_identity")
-        gateway = Gateway(listener, self._route)
+        self._routes = Routes(
+            self.url, self.manifest, self._issuer, self._access, self._upstreams, self._status, self.say
+        )
+        gateway = Gateway(listener, self._routes.target)
         await gateway.start()
         self._stack.push_async_callback(gateway.stop)
 
@@ -319,135 +305,30 @@ class Emulator:
         below = [part for part in (self._store, server) if part is not None]
         await asyncio.gather(*(asyncio.to_thread(part.stop) for part in below))
 
-    # The gateway's routes
+    # Status
 
-    def _route(self, request: Request) -> Handler | tuple[Upstream, str]:
-        path = request.path
-        if path.startswith(("/_events", "/_emulator/", "/_identity/")):
-            return self._own_route(request.method, path)
-        name, below = "api", request.target
-        if path.startswith("/functions/"):
-            name, _, rest = request.target.removeprefix("/functions/").partition("/")
-            below = f"/{rest}"
-        if name not in self.manifest.functions:
-            return _answering(problem(404, f"there is no function {name}; known: {', '.join(self.manifest.functions)}"))
-        if name not in self._upstreams:
-            return _answering(problem(503, f"function {name} is starting"))
-        return self._upstreams[name], below
-
-    def _own_route(self, method: str, path: str) -> Handler:
-        routes: dict[tuple[str, str], Handler] = {
-            ("POST", "/_events"): self._take_event,
-            ("POST", "/_events/minio"): self._take_s3_webhook,
-            ("POST", "/_events/seaweedfs"): self._take_seaweed_webhook,
-            ("POST", "/_emulator/announce"): self._for_commands(self._take_announcement),
-            ("POST", "/_emulator/wake"): self._for_commands(self._wake),
-            ("POST", "/_emulator/run"): self._for_commands(self._run_schedule),
-            ("GET", "/_emulator/status"): self._for_commands(self._status),
-            ("GET", "/_identity/keys"): self._keys,
-        }
-        if method == "GET" and path.startswith("/_identity/token/"):
-            return self._token
-        return routes.get((method, path), _answering(problem(404, "the gateway has no such path or method")))
-
-    def _for_commands(self, handler: Handler) -> Handler:
-        async def guarded(request: Request) -> Response:
-            if not _bears(request, self._access.command_key):
-                return problem(403, "this is for the emulator's own commands")
-            return await handler(request)
-
-        return guarded
-
-    async def _take_event(self, request: Request) -> Response:
-        """Store an event of a function, or of a command: 202 says that it is on disk."""
-        token = request.header("authorization").removeprefix("Bearer ")
-        if self._issuer.caller(token, self.url) is None:
-            return problem(401, "an event must carry an identity token of this emulator for this address")
-        if self._deliveries is None:
-            return problem(503, "the emulator is starting")
-        try:
-            event = events.parse(dict(request.headers), await request.body())
-        except EventRefused as error:
-            return problem(400, str(error))
-        self._deliveries.accept(event)
-        return Response(202)
-
-    async def _take_s3_webhook(self, request: Request) -> Response:
-        return await self._take_webhook(request, announced_by_s3)
-
-    async def _take_seaweed_webhook(self, request: Request) -> Response:
-        return await self._take_webhook(request, announced_by_seaweed)
-
-    async def _take_webhook(self, request: Request, read: Callable[[Any], Iterable[Announcement]]) -> Response:
-        if not _bears(request, self._access.webhook_token):
-            return problem(401, "the webhook does not carry its token")
-        try:
-            announced = list(read(json.loads(await request.body() or b"{}")))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            return problem(400, f"this is no webhook of the store ({type(error).__name__})")
-        return await self._take(announced)
-
-    async def _take_announcement(self, request: Request) -> Response:
-        body = json.loads(await request.body())
-        return await self._take([Announcement(body["bucket"], body["name"], body.get("generation"))])
-
-    async def _take(self, announced: list[Announcement]) -> Response:
-        if self._watch is None:
-            return problem(503, "the emulator is starting; it lists the bucket when it is ready")
-        try:
-            await self._watch.take(announced)
-        except RowdockError as error:
-            return problem(503, f"the store does not tell what was written ({error.code}); a listing will find it")
-        return Response(202)
-
-    async def _wake(self, _request: Request) -> Response:
-        if self._deliveries is not None:
-            self._deliveries.wake()
-        return Response(204)
-
-    async def _run_schedule(self, request: Request) -> Response:
-        name = request.query("name")
-        schedule = next((schedule for schedule in self.manifest.schedules if schedule.name == name), None)
-        if schedule is None or self._deliveries is None:
-            known = ", ".join(schedule.name for schedule in self.manifest.schedules)
-            return problem(404, f"there is no schedule {name!r}; known: {known}")
-        clock.call_now(schedule, self._deliveries, self.say, datetime.datetime.now(datetime.UTC))
-        return Response(202)
-
-    async def _keys(self, _request: Request) -> Response:
-        return Response(200, self._issuer.key_set())
-
-    async def _token(self, request: Request) -> Response:
-        """Give an identity token as Google's metadata server does, to whom the secret in the path was given."""
-        email = self._access.email_by_secret.get(request.path.rpartition("/")[2])
-        if email is None or request.header("metadata-flavor") != "Google" or not request.query("audience"):
-            return problem(403, "no token is given here")
-        return Response(200, self._issuer.token(email, request.query("audience")).encode(), "text/plain")
-
-    async def _status(self, _request: Request) -> Response:
+    def _status(self) -> dict[str, Any]:
         now = datetime.datetime.now(datetime.UTC)
-        return json_response(
-            {
-                "url": self.url,
-                "pid": os.getpid(),
-                "up_s": round(time.monotonic() - self._started, 1),
-                "state": str(self._state.path),
-                "database": {"embedded": self._database is not None and self._database.server is not None},
-                "store": {"kind": self.storage_kind, "endpoint": self._store.endpoint if self._store else None},
-                "functions": [self._function_status(name) for name in self._servers],
-                "deliveries": self._deliveries.queue.counts() if self._deliveries else {},
-                "schedules": [
-                    {
-                        "name": schedule.name,
-                        "function": schedule.function,
-                        "cron": schedule.cron,
-                        "next": next(schedule.runs_after(now)).isoformat(),
-                        "last": self._last_run(schedule.name),
-                    }
-                    for schedule in self.manifest.schedules
-                ],
-            }
-        )
+        return {
+            "url": self.url,
+            "pid": os.getpid(),
+            "up_s": round(time.monotonic() - self._started, 1),
+            "state": str(self._state.path),
+            "database": {"embedded": self._database is not None and self._database.server is not None},
+            "store": {"kind": self.storage_kind, "endpoint": self._store.endpoint if self._store else None},
+            "functions": [self._function_status(name) for name in self._servers],
+            "deliveries": self._deliveries.queue.counts() if self._deliveries else {},
+            "schedules": [
+                {
+                    "name": schedule.name,
+                    "function": schedule.function,
+                    "cron": schedule.cron,
+                    "next": next(schedule.runs_after(now)).isoformat(),
+                    "last": self._last_run(schedule.name),
+                }
+                for schedule in self.manifest.schedules
+            ],
+        }
 
     def _function_status(self, name: str) -> dict[str, object]:
         server, upstream = self._servers[name], self._upstreams.get(name)
@@ -466,18 +347,6 @@ class Emulator:
         return None if last is None else datetime.datetime.fromtimestamp(last, datetime.UTC).isoformat()
 
 
-def _answering(response: Response) -> Handler:
-    async def answer(_request: Request) -> Response:
-        return response
-
-    return answer
-
-
 def _without_accesses(say: Callable[[str], None]) -> Callable[[str], None]:
     """Leave out moto's line for each request that went well: the bucket is listed every few seconds."""
     return lambda line: None if re.search(r'HTTP/1\.\d" [23]\d\d ', line) else say(line)
-
-
-def _bears(request: Request, secret: str) -> bool:
-    given = request.header("authorization").removeprefix("Bearer ")
-    return hmac.compare_digest(given.encode("latin-1"), secret.encode())

@@ -194,6 +194,7 @@ def test_a_webhook_makes_it_quick_and_a_listing_makes_it_sure(storage):
         delivered(project, "in/announced ß.csv")
         project.put("in/announced ß.csv", b"again")
         delivered(project, "in/announced ß.csv", times=2)
+        wait_for(lambda: len(project.deliveries(state="done")) == 2, "the end of both")
         write = {**os.environ, **project.running.environment}
         process.send_signal(signal.SIGSTOP)  # nobody takes the webhook, and the store lives on
         subprocess.run([sys.executable, "-c", WRITE_LOST], env=write, check=True, timeout=30)
