@@ -14,9 +14,10 @@ create table rowdock.roll_ups (
 );
 
 create function rowdock.keys_of(child regclass)
-  returns table (name name, parent regclass, child_column name, parent_column name, key_type text)
+  returns table (name name, parent regclass, child_column name, parent_column name, key_type text, child_type text)
   language sql stable set search_path = pg_catalog, pg_temp as $$
-  select c.conname, c.confrelid::regclass, a.attname, b.attname, format_type(b.atttypid, b.atttypmod)
+  select c.conname, c.confrelid::regclass, a.attname, b.attname, format_type(b.atttypid, b.atttypmod),
+         format_type(a.atttypid, a.atttypmod)
   from pg_constraint c
   join pg_attribute a on a.attrelid = c.conrelid and a.attnum = c.conkey[1]
   join pg_attribute b on b.attrelid = c.confrelid and b.attnum = c.confkey[1]
@@ -47,67 +48,85 @@ create function rowdock.delta_source(r rowdock.roll_ups, transition text, sign t
 $$;
 
 -- The child's side: every distinct key among the new rows has a parent, which is locked until the transaction ends.
+-- Columns are qualified by table and variables by label, so that a table may call its columns what it likes. Row security
+-- that hid a row from the owner (FORCE) makes the check fail rather than look past the row.
 create function rowdock.install_child_check(child regclass) returns void
   language plpgsql set search_path = pg_catalog, pg_temp as $install$
 declare
   r rowdock.roll_ups;
   k record;
   n int := 0;
-  columns text;
   declared text := '';
+  columns text := '';
   collected text := '';
   targets text := '';
+  grouped text := '';
   checks text := '';
   appended text := '';
-  extra text := '';
+  numbers jsonb := '{}';
   s name := (select nspname from pg_class join pg_namespace on pg_namespace.oid = relnamespace where pg_class.oid = child);
   t name := (select relname from pg_class where oid = child);
   f text := rowdock.guard_name('check', child);
 begin
   select u.* into r from rowdock.roll_ups u where u.child = install_child_check.child;
-  columns := (select string_agg(distinct quote_ident(q.child_column), ', ') from rowdock.keys_of(child) q);
   for k in select * from rowdock.keys_of(child) loop
     n := n + 1;
-    declared := declared || format('  k%s %s[];%s', n, k.key_type, E'\n');
-    targets := targets || case when n > 1 then ', ' else '' end || format('k%s', n);
+    numbers := numbers || jsonb_build_object(k.child_column, n);
+    declared := declared || format('  k%s %s[];%s', n, k.child_type, E'\n');
+    columns := columns || format('added.%I as k%s, ', k.child_column, n);
+    grouped := grouped || format('added.%I, ', k.child_column);
     collected := collected || case when n > 1 then ', ' else '' end
-      || format('array_agg(distinct %I) filter (where %I is not null)', k.child_column, k.child_column);
+      || format('array_agg(distinct seen.k%1$s) filter (where seen.k%1$s is not null)', n);
+    targets := targets || case when n > 1 then ', ' else '' end || format('guard.k%s', n);
     checks := checks || format($check$
-  if k%1$s is not null then
-    select count(*) into found from (select from %2$s where %3$I = any(k%1$s) order by %3$I for key share) held;
-    if found <> cardinality(k%1$s) then
-      select x::text into absent from unnest(k%1$s) x
-        where not exists (select from %2$s p where p.%3$I = x) order by x limit 1;
+  if guard.k%1$s is not null then
+    select count(*) into guard.present
+      from (select from %2$s p where p.%3$I = any(guard.k%1$s) order by p.%3$I for key share) held;
+    if guard.present <> cardinality(guard.k%1$s) then
+      select missing.key::text into guard.absent from unnest(guard.k%1$s) missing (key)
+        where not exists (select from %2$s p where p.%3$I = missing.key) order by missing.key limit 1;
       raise exception using errcode = 'foreign_key_violation', schema = %4$L, table = %5$L, constraint = %6$L,
-        message = %7$L,
-        detail = format('Key (%8$s)=(%%s) is not present in table "%9$s".', coalesce(absent, '?'));
+        message = %7$L, detail = %8$L || coalesce(guard.absent, '?') || %9$L;
     end if;
   end if;$check$, n, k.parent, k.parent_column, s, t, k.name,
       format('insert or update on table "%s" violates foreign key constraint "%s"', t, k.name),
-      k.child_column, (select relname from pg_class where oid = k.parent));
+      format('Key (%s)=(', k.child_column),
+      format(') is not present in table "%s".', (select relname from pg_class where oid = k.parent)));
   end loop;
+  if r.child is not null then
+    if exists (select from unnest(r.keys) key where not numbers ? key) then
+      raise exception using errcode = 'feature_not_supported',
+        message = format('the roll-up of %s counts by %s, which are not all keys of it', child, r.keys),
+        hint = 'Declare each as a foreign key NOT ENFORCED.';
+    end if;
+    -- The roll-up's deltas come from the same pass over the new rows as the keys; an update's old rows are taken off.
+    columns := columns || r.period || ' as period, ';
+    grouped := grouped || r.period || ', ';
+    appended := (
+      select format(', appended as (insert into %s (%I, %s, %I) select seen.period, %s, sum(seen.counted)::bigint from seen'
+                    ' group by seen.period, %s)',
+                    r.deltas, r.period_column, string_agg(quote_ident(key), ', '), r.counted,
+                    string_agg('seen.k' || (numbers ->> key), ', '), string_agg('seen.k' || (numbers ->> key), ', '))
+      from unnest(r.keys) key
+    );
+  end if;
   if n = 0 then
     return;
   end if;
-  -- The roll-up's deltas come from the same pass over the new rows as the keys; an update's old rows are taken off.
-  if r.child is not null and not exists (select unnest(r.keys) except select child_column from rowdock.keys_of(child)) then
-    extra := r.period || ' as period, ';
-    appended := format(', appended as (insert into %s (%I, %s, %I) select period, %s, counted from seen)',
-                       r.deltas, r.period_column, columns, r.counted, columns);
-  end if;
   execute format($function$
 create or replace function rowdock.%1$I() returns trigger language plpgsql volatile security definer
-  set search_path = pg_catalog, pg_temp set enable_sort = off set work_mem = '64MB' as $body$
+  set search_path = pg_catalog, pg_temp set row_security = off set enable_sort = off set work_mem = '64MB' as $body$
+#variable_conflict use_column
+<<guard>>
 declare
-%2$s  found bigint;
+%2$s  present bigint;
   absent text;
 begin
-  with seen as materialized (select %3$s%4$s, count(*) as counted from added group by %8$s%4$s)%5$s
+  with seen as materialized (select %3$scount(*) as counted from added group by %4$s)%5$s
   select %6$s into %7$s from seen;
-%9$s
+%8$s
   return null;
-end $body$$function$,
-    f, declared, extra, columns, appended, collected, targets, case when extra = '' then '' else '1, ' end, checks);
+end $body$$function$, f, declared, columns, rtrim(grouped, ', '), appended, collected, targets, checks);
   execute format('create or replace trigger rowdock_insert after insert on %s referencing new table as added'
                  ' for each statement execute function rowdock.%I()', child, f);
   execute format('create or replace trigger rowdock_update after update on %s referencing new table as added'
@@ -175,7 +194,7 @@ begin
     key := k.parent_column;
     key_type := k.key_type;
     checks := checks || format($check$
-  perform from %1$s where %2$I = any(gone) limit 1 for key share;
+  perform from %1$s c where c.%2$I = any(guard.gone) limit 1 for key share;
   if found then
     raise exception using errcode = 'foreign_key_violation', schema = %3$L, table = %4$L, constraint = %5$L,
       message = %6$L, detail = %7$L;
@@ -188,12 +207,14 @@ begin
   end if;
   execute format($function$
 create or replace function rowdock.%1$I() returns trigger language plpgsql volatile security definer
-  set search_path = pg_catalog, pg_temp as $body$
+  set search_path = pg_catalog, pg_temp set row_security = off as $body$
+#variable_conflict use_column
+<<guard>>
 declare
   gone %2$s[];
 begin
   gone := array(select o.%3$I from removed o where not exists (select from %4$s p where p.%3$I = o.%3$I));
-  if cardinality(gone) = 0 then
+  if cardinality(guard.gone) = 0 then
     return null;
   end if;
   if current_setting('transaction_isolation') not in ('read committed', 'read uncommitted') then
@@ -217,7 +238,7 @@ end $body$$function$, rowdock.guard_name('wake', parent), t);
 create or replace function rowdock.%1$I() returns trigger language plpgsql volatile security definer
   set search_path = pg_catalog, pg_temp as $body$
 begin
-  if exists (select %3$I from added except select %3$I from removed) then
+  if exists (select added.%3$I from added except select removed.%3$I from removed) then
     insert into ingest_status.wakeups (parent_table) values (%2$L);
   end if;
   return null;
@@ -254,12 +275,41 @@ begin
   end loop;
 end $$;
 
+-- Why a table cannot be guarded as it is declared; null if it can.
+create function rowdock.refusal(guarded regclass) returns text
+  language sql stable set search_path = pg_catalog, pg_temp as $$
+  -- Rows put into a partition, or taken from it, pass the triggers of the whole by.
+  select format('%s is partitioned or a partition', oid::regclass) from pg_class
+  where (relkind <> 'r' or relispartition)
+    and (oid = guarded or oid in (select confrelid from pg_constraint where conrelid = guarded and not conenforced))
+  union all
+  -- The triggers check; they neither cascade nor wait for the end of the transaction.
+  select format('key %s is not a plain one: one column that references the primary key, MATCH SIMPLE, NO ACTION,'
+                ' NOT DEFERRABLE', c.conname)
+  from pg_constraint c join pg_constraint p on p.conrelid = c.confrelid and p.contype = 'p'
+  where c.conrelid = guarded and c.contype = 'f' and not c.conenforced
+    and (cardinality(c.conkey) <> 1 or c.confkey <> p.conkey or c.condeferrable
+         or (c.confmatchtype, c.confupdtype, c.confdeltype) <> ('s', 'a', 'a'))
+  union all
+  -- Functions are named by their table.
+  select format('the name of %s is longer than 55 bytes', guarded) from pg_class where oid = guarded and length(relname) > 55
+  union all
+  select format('%s of the same name is guarded', t.tgrelid::regclass)
+  from pg_trigger t join pg_class o on o.oid = t.tgrelid join pg_class c on c.relname = o.relname
+  where c.oid = guarded and o.oid <> guarded and starts_with(t.tgname, 'rowdock_')
+  limit 1
+$$;
+
 -- Installs, or installs again, everything that a dictionary table needs besides its own definition.
 create function rowdock.guard(guarded regclass) returns void
   language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   k record;
+  refusal text := rowdock.refusal(guarded);
 begin
+  if refusal is not null then
+    raise exception using errcode = 'feature_not_supported', message = format('%s cannot be guarded: %s', guarded, refusal);
+  end if;
   perform rowdock.grant_table(guarded);
   perform rowdock.install_child_check(guarded);
   perform rowdock.install_roll_up(guarded);
@@ -267,6 +317,8 @@ begin
     perform rowdock.install_parent_check(k.parent);
   end loop;
   perform rowdock.install_parent_check(guarded);
+  -- Whoever may execute them may hang them on a temporary table of their own and make up deltas and wake-ups.
+  revoke execute on all functions in schema rowdock from public;
 end $$;
 
 -- The way back: enforce the keys natively and take the guards off. ACCESS EXCLUSIVE on the child while its rows are

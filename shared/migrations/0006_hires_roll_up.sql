@@ -1,10 +1,10 @@
 -- How many were hired, by year, quarter, department and job: kept inside each writing transaction by appended deltas,
 -- which nobody waits for, and folded into one pivoted table later. A read adds both up.
 
--- Quarters since year 0, in UTC: year * 4 + quarter - 1.
+-- Quarters since year 0, in UTC: year * 4 + quarter - 1; 0 for infinity.
 create function metrics.quarter_number(at timestamptz) returns integer
   language sql immutable parallel safe
-  return (date_part('year', at at time zone 'UTC') * 4 + date_part('quarter', at at time zone 'UTC') - 1)::integer;
+  return coalesce(date_part('year', at at time zone 'UTC') * 4 + date_part('quarter', at at time zone 'UTC') - 1, 0)::integer;
 
 create table metrics.hires (
   year integer,
@@ -18,8 +18,9 @@ create table metrics.hires (
 ) with (fillfactor = 80);  -- a fold updates in place
 comment on table metrics.hires is 'Hires by year, department and job, one column a quarter (UTC); deltas come on top.';
 
+-- Its check is the employees' own, made once for each cell: neither infinity nor years before 1 have a quarter here.
 create table metrics.hires_deltas (
-  quarter_number integer not null,
+  quarter_number integer not null constraint hired_date_is_finite_and_ad check (quarter_number >= 4),
   department_id integer not null,
   job_id integer not null,
   hired bigint not null
@@ -48,6 +49,7 @@ begin
   if not pg_try_advisory_xact_lock(hashtextextended('metrics.fold', 0)) then
     return null;
   end if;
+  lock table metrics.hires in row exclusive mode;  -- hires before deltas, as everybody: no deadlock with forget()
   with taken as (
     delete from metrics.hires_deltas returning quarter_number, department_id, job_id, hired
   ), cells as (
@@ -69,12 +71,19 @@ begin
   return folded;
 end $$;
 
--- The employees were truncated.
+-- The employees were truncated. A fold at work ends first; then the snapshot must see what it and all others left.
 create function metrics.forget() returns void
-  language sql security definer set search_path = pg_catalog, pg_temp as $$
+  language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+begin
+  if current_setting('transaction_isolation') not in ('read committed', 'read uncommitted') then
+    raise exception using errcode = 'feature_not_supported',
+      message = 'the hires may be truncated or counted anew only at READ COMMITTED',
+      hint = 'Run the statement in a transaction of isolation level READ COMMITTED.';
+  end if;
+  lock table metrics.hires, metrics.hires_deltas in share row exclusive mode;
   delete from metrics.hires;
   delete from metrics.hires_deltas;
-$$;
+end $$;
 
 insert into rowdock.roll_ups (child, deltas, period, period_column, keys, counted) values (
   'hired_employees.hired_employees', 'metrics.hires_deltas', 'metrics.quarter_number(hired_date)', 'quarter_number',
