@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from local_emulator.event_queue import EventQueue
@@ -56,9 +56,9 @@ class Deliveries:
         self.queue.put(event, [(schedule.name, schedule.function)])
         self.wake([schedule.function])
 
-    def wake(self, functions: object = None) -> None:
+    def wake(self, functions: Iterable[str] | None = None) -> None:
         """Look into the queue again for ``functions`` (all of them when None)."""
-        for name in self.upstreams if functions is None else functions:  # type: ignore[attr-defined]
+        for name in self.upstreams if functions is None else functions:
             if name in self._wakers:
                 self._wakers[name].set()
 

@@ -11,10 +11,14 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from local_emulator.state import Running, StateFolder, StateHeld
+
+if TYPE_CHECKING:
+    from local_emulator.emulator import Emulator
 
 FAILED, BAD_MANIFEST, PART_FAILED, TAKEN = 1, 3, 4, 5
 START_TIMEOUT_S = 180.0
@@ -83,7 +87,7 @@ def up(passed: Passed) -> int:
         raise CommandFailed(str(error), PART_FAILED) from error
 
 
-async def _until_signalled(emulator: Emulator) -> int:  # type: ignore[name-defined]  # noqa: F821 - imported when it runs
+async def _until_signalled(emulator: Emulator) -> int:
     """Start, run and stop ``emulator``; returns 128 + the signal that ended it."""
     loop, ended_by = asyncio.get_running_loop(), 0
     task = asyncio.current_task()
@@ -216,6 +220,3 @@ def _run(argv: Sequence[str], running: Running) -> int:
     finally:
         signal.signal(signal.SIGINT, previous)
     return status if status >= 0 else 128 - status
-
-
-__all__ = ["CommandFailed", "Passed", "execute", "replace", "require", "stop", "up", "up_detached"]
