@@ -20,6 +20,7 @@ OPERATOR_COMMANDS = (
     "migrate",
     "check",
     "keys",
+    "load",
     "loads",
     "rejects",
     "reconcile",
