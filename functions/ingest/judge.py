@@ -78,10 +78,11 @@ class Judge:
         while window.stop > PAD:
             end = window.whole_lines_end()
             if end > PAD:
-                judged, end = self._judge_lines(window, end)
+                judged, end, line_count = self._judge_lines(window, end)
                 if judged.n:
                     yield judged
-                self._drop(window, end)
+                window.drop(end)
+                self._line += line_count
             if end > PAD:
                 window.fill()
             elif not window.grow():
@@ -93,7 +94,7 @@ class Judge:
         window = Window(io.BytesIO(text), len(text), 0)
         window.fill()
         if raws and b'"' not in text and text.count(b"\n") == len(raws) and not any(map(self._reader.is_blank, raws)):
-            judged, _ = self._judge_lines(window, window.stop)
+            judged, _, _ = self._judge_lines(window, window.stop)
         else:
             ends = np.cumsum(np.array([len(raw) + 1 for raw in raws], np.int64)) + (PAD - 1)
             starts = ends - np.array([len(raw) for raw in raws], np.int64)
@@ -109,19 +110,19 @@ class Judge:
             end = window.whole_lines_end()
             feed = window.buffer.find(b"\n", PAD, end)
             if feed >= 0 and self._reader.is_blank(window.buffer[PAD:feed]):
-                self._drop(window, feed + 1)
-                window.fill()
+                self._pass(window, feed + 1)
                 continue
             found = self._reader.read(window.buffer, PAD, end) if feed >= 0 else Unread.OPEN
             if not isinstance(found, Unread):
-                self._drop(window, found[0] + 1)
+                self._pass(window, found[0] + 1)
                 return
             if found is Unread.BROKEN or not window.grow():
                 return  # no header after all: what stands there is judged as rows
 
-    def _drop(self, window: Window, end: int) -> None:
+    def _pass(self, window: Window, end: int) -> None:
         self._line += window.buffer.count(b"\n", PAD, end)
         window.drop(end)
+        window.fill()
 
     def _too_long(self, window: Window) -> Judged:
         """Reject the first line, which does not fit into the buffer; what a reject shows of it is kept."""
@@ -144,15 +145,15 @@ class Judge:
         judged.byte_offsets = offsets
         self._record += judged.n
 
-    def _judge_lines(self, window: Window, end: int) -> tuple[Judged, int]:
-        """Judge the records in the whole lines up to ``end``; tells where the text begins that is left."""
+    def _judge_lines(self, window: Window, end: int) -> tuple[Judged, int, int]:
+        """Judge the records in the whole lines up to ``end``, and tell where their text ends and its line count."""
         count = len(self._fields)
         found = lines.find(window.buffer, window.array, PAD, end, self._delimiter, count)
         records, settled = resolve(
             self._reader, window, found, count, self._table.max_record_bytes, careful=self._careful
         )
         judged = self._judged(window, records, found)
-        return judged, end if settled == len(found.feeds) else int(found.starts[settled])
+        return judged, end if settled == len(found.feeds) else int(found.starts[settled]), settled
 
     def _judged(self, window: Window, records: Records, found: Lines | None) -> Judged:
         judged = Judged(self._table, window.array, records.starts, records.ends)

@@ -74,11 +74,10 @@ class Judged:
             waits: index of the first column whose parent a record waits for, else -1.
         """
         self._columns, self._slots, self._waits = columns, slots, waits
-        rejected = self.why.of_row > 0
-        self.status = np.where(rejected, REJECTED, np.where(waits >= 0, PENDING, ACCEPTED)).astype(np.uint8)
-        usable = np.flatnonzero(~rejected)
-        place = self._table.columns.index(self._table.key_column)
-        keys = columns[place]
+        self.status[waits >= 0] = PENDING
+        self.status[self.why.of_row > 0] = REJECTED
+        keys = columns[self._table.columns.index(self._table.key_column)]
+        usable = np.flatnonzero(self.status != REJECTED)
         if self.keys_exact and isinstance(keys, Fixed):
             self.key_codes[usable] = keys.values[self._places(usable)]
         else:

@@ -50,12 +50,12 @@ class Parents:
             return np.zeros(len(keys), bool)
         unknown = np.unique(keys[(states == UNKNOWN) & ~absent])
         if len(unknown):
+            self._small[unknown] = ABSENT
             found = self._ask(self._column, unknown.tolist())
-            is_there = np.fromiter((key in found for key in unknown.tolist()), bool, len(unknown))
-            self._small[unknown] = np.where(is_there, PRESENT, ABSENT)
+            self._small[np.fromiter(found, np.int64, len(found))] = PRESENT
             states = self._small[keys]
             if not self._keep_absent:
-                self._small[unknown[~is_there]] = UNKNOWN
+                self._small[unknown[self._small[unknown] == ABSENT]] = UNKNOWN
         missing: Mask = (states == ABSENT) & ~absent
         return missing
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from functions.ingest.copy_binary import (
     EPOCH,
     MICROSECOND,
+    PAD,
     WIDTH,
     Bytes,
     Data,
@@ -26,7 +27,7 @@ from functions.ingest.copy_binary import (
     Words,
     column_of,
     joined,
-    words,
+    spans,
 )
 from functions.ingest.fields import BLANK_BYTES
 from shared import reasons, rules
@@ -116,7 +117,8 @@ def _replaced(data: Data, rows: Ints, other: Data) -> Data:
 
 
 def _has_blanks(array: Bytes, starts: Ints, ends: Ints) -> Mask:
-    return (starts < ends) & (IS_BLANK[array[starts]] | IS_BLANK[array[ends - 1]])
+    first, last = array[starts], array[ends - 1]
+    return (starts < ends) & (IS_BLANK[first] | IS_BLANK[last])
 
 
 def trimmed(block: Block, starts: Ints, ends: Ints) -> tuple[Ints, Ints]:
@@ -202,18 +204,24 @@ def _eight_digits(characters: Words) -> tuple[Words, Words]:
     return (x * u64(10_000) + (x >> u64(32))) & u64(0xFFFF_FFFF), wrong
 
 
+def words(array: Bytes, starts: Ints, size: int) -> Words:
+    """The ``size`` bytes, a multiple of 8, from each of ``starts`` as little-endian words, ``(n, size // 8)``."""
+    return spans(array, size)[starts].view("<u8").reshape(-1, size // 8)
+
+
 def _digits(array: Bytes, ends: Ints, widths: Ints) -> tuple[Words, Mask]:
     """The numbers that the last ``widths`` characters before ``ends`` are, and where they are none.
 
     Only 1 to 19 characters can be told; any other width is none.
     """
-    window = words(array)
     bad = (widths < 1) | (widths > rules.INTEGER_DIGITS)
-    widest = min(int(widths.max(initial=0)), rules.INTEGER_DIGITS)
-    total = np.zeros(len(ends), np.uint64)
-    for place in range(0, widest, 8):
-        own = np.clip(widths - place, 0, 8)
-        number, wrong = _eight_digits((window[ends - (place + 8)] & OWN_BYTES[own]) | ZEROS_BEFORE[own])
+    widest = min(int(widths.max(initial=1)), rules.INTEGER_DIGITS)
+    size = -(-widest // 8) * 8
+    characters = words(array, ends - size, size)
+    total = np.zeros(1, np.uint64)
+    for place in range(0, size, 8):
+        own = widths if size == 8 else np.clip(widths - place, 0, 8)
+        number, wrong = _eight_digits((characters[:, (size - place) // 8 - 1] & OWN_BYTES[own]) | ZEROS_BEFORE[own])
         bad |= wrong != 0
         total = total + number * u64(10**place) if place else number
     return total, bad
@@ -311,7 +319,7 @@ def _matched(characters: Words, shape: tuple[np.uint64, np.uint64], width: int =
     return (x * u64(10 << 8 | 1)).view(np.uint8).reshape(-1, 8), wrong
 
 
-def _days(array: Bytes, starts: Ints, day: Bytes, year_month: Words) -> tuple[Ints, Mask]:
+def _days(day: Bytes, year_month: Words) -> tuple[Ints, Mask]:
     """Days since 2000-01-01 of the dates whose first eight characters are ``year_month``; and where there is none."""
     pairs, wrong = _matched(year_month, YEAR_MONTH)
     month = np.minimum(pairs[:, 6], 15)
@@ -324,9 +332,9 @@ def _days(array: Bytes, starts: Ints, day: Bytes, year_month: Words) -> tuple[In
 
 def _dates_alone(array: Bytes, starts: Ints) -> tuple[Ints, Mask]:
     """Days since 2000-01-01 of the ten characters from ``starts``; and where they are no date."""
-    window = words(array)
-    pairs, wrong = _matched(window[starts + 8], DAY_ONLY, 2)
-    days, bad = _days(array, starts, pairs[:, 1], window[starts])
+    characters = words(array, starts, 16)
+    pairs, wrong = _matched(characters[:, 1], DAY_ONLY, 2)
+    days, bad = _days(pairs[:, 1], characters[:, 0])
     return days, bad | ((wrong & HIGH_BITS) != 0)
 
 
@@ -360,10 +368,10 @@ def _timestamps(column: Column, block: Block, starts: Ints, ends: Ints) -> tuple
 
 def _local_times(array: Bytes, starts: Ints) -> tuple[Ints, Mask]:
     """Microseconds since 2000-01-01T00:00:00 of the 19 characters from ``starts``; and where they are no time."""
-    window = words(array)
-    middle, wrong = _matched(window[starts + 8], DAY_HOUR_MINUTE)
-    last, wrong_last = _matched(window[starts + 16], SECOND, 3)
-    days, bad = _days(array, starts, middle[:, 1], window[starts])
+    characters = words(array, starts, 24)
+    middle, wrong = _matched(characters[:, 1], DAY_HOUR_MINUTE)
+    last, wrong_last = _matched(characters[:, 2], SECOND, 3)
+    days, bad = _days(middle[:, 1], characters[:, 0])
     hour, minute, second = middle[:, 4], middle[:, 7], last[:, 2]
     bad |= ((wrong | wrong_last) & HIGH_BITS) != 0
     bad |= (hour > 23) | (minute > 59) | (second > 59)
@@ -456,15 +464,15 @@ def _offsets(array: Bytes, ends: Ints) -> tuple[Ints, Mask]:
     return np.where(array[ends - 6] == ord("-"), -seconds, seconds), bad
 
 
-LOWER = np.uint32(0x2020_2020)
-TRUE, FALS = np.uint32(int.from_bytes(b"true", "little")), np.uint32(int.from_bytes(b"fals", "little"))
+LOWER = int.from_bytes(b" " * 8, "little")  # set in a letter, it makes it a small one
+TRUE, FALSE = (u64(int.from_bytes(word, "little")) for word in (b"true", b"false"))
 
 
 def _booleans(column: Column, block: Block, starts: Ints, ends: Ints) -> tuple[Data, Codes | None]:
     widths = ends - starts
-    word = words(block.array, 4)[starts] | LOWER
-    true = (widths == 4) & (word == TRUE)
-    false = (widths == 5) & (word == FALS) & (block.array[starts + 4] | np.uint8(32) == ord("e"))
+    word = words(block.array, starts, 8)[:, 0] | u64(LOWER)
+    true = (widths == 4) & (word & u64(0xFFFF_FFFF) == TRUE)
+    false = (widths == 5) & (word & u64(0xFF_FFFF_FFFF) == FALSE)
     bad = ~(true | false)
     values = true.astype(np.int64)
     if not bad.any():
@@ -486,10 +494,10 @@ for _character in "0123456789abcdefABCDEF":
 def _uuids(column: Column, block: Block, starts: Ints, ends: Ints) -> tuple[Data, Codes | None]:
     widths = ends - starts
     count = len(starts)
-    characters = block.array[starts[:, None] + np.arange(UUID_WIDTH)]
+    characters = spans(block.array, UUID_WIDTH)[starts].view(np.uint8).reshape(-1, UUID_WIDTH)
     nibbles = HEX_VALUE[characters[:, HEX_PLACES]]
     bad = (widths != UUID_WIDTH) | (nibbles == NO_HEX).any(axis=1) | (characters[:, DASHES] != ord("-")).any(axis=1)
-    source = np.zeros(count * UUID_BYTES + 8, np.uint8)
+    source = np.zeros(count * UUID_BYTES + PAD, np.uint8)
     source[: count * UUID_BYTES] = (nibbles[:, ::2] << np.uint8(4) | (nibbles[:, 1::2] & np.uint8(15))).ravel()
     lengths = np.where(bad, -1, UUID_BYTES).astype(np.int64)
     data = Var(source, np.arange(count, dtype=np.int64) * UUID_BYTES, lengths)
