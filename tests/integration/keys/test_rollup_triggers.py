@@ -206,7 +206,8 @@ def test_counting_anew_beside_a_fold_is_right(staffed: Any, order: str) -> None:
         closing(staffed.connect("superuser")) as watcher,
     ):
         watcher.autocommit = True
-        play({"b": building, "f": folding}, steps, order, watcher)
+        outcomes, _ = play({"b": building, "f": folding}, steps, order, watcher)
+    assert outcomes == {"b": [DONE] * 3, "f": [DONE] * 3}
     assert difference(staffed) == []
 
 
