@@ -38,9 +38,10 @@ truncate hired_employees.hired_employees, metrics.hires, metrics.hires_deltas,
 """
 DIFFERENT_CELLS = """
 with live as (
-  select metrics.quarter_number(hired_date) as quarter, department_id, job_id, count(*)
-  from hired_employees.hired_employees group by 1, 2, 3
-), kept as (select year * 4 + quarter - 1, department_id, job_id, hired from metrics.hires_by_quarter)
+  select extract(year from hired_date at time zone 'UTC')::integer,
+         extract(quarter from hired_date at time zone 'UTC')::integer, department_id, job_id, count(*)
+  from hired_employees.hired_employees group by 1, 2, 3, 4
+), kept as (select year, quarter, department_id, job_id, hired from metrics.hires_by_quarter)
 select count(*) from ((table live except table kept) union all (table kept except table live)) different
 """
 LAST_LOAD = """

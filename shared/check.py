@@ -15,9 +15,6 @@ if TYPE_CHECKING:
 
     from shared.dictionary import Column, Dictionary, Table
 
-CHILD_TRIGGERS = ("rowdock_insert", "rowdock_update")
-PARENT_TRIGGERS = ("rowdock_delete", "rowdock_renumber", "rowdock_wake", "rowdock_rewake")
-ROLL_UP_TRIGGERS = ("rowdock_uncount_deleted", "rowdock_uncount_updated", "rowdock_forget")
 RIGHTS = {
     "rowdock_ingest": ("SELECT", "INSERT", "UPDATE"),
     "rowdock_api": ("SELECT", "INSERT", "UPDATE", "DELETE"),
@@ -52,11 +49,11 @@ def _rows(conn: connection, statement: str | sql.Composable, *values: object) ->
 
 def _table(conn: connection, dictionary: Dictionary, table: Table) -> list[str]:
     name = f"{table.schema}.{table.key}"
-    if not _rows(conn, "select 1 where to_regclass(%s) is not null", name)[0:]:
+    if not _rows(conn, "select from (values (to_regclass(%s))) t (c) where c is not null", name):
         return [f"{name}: the dictionary has it, the database does not: add a migration"]
     return [
         f"{name}{difference}"
-        for part in (_columns, _primary_key, _references, _triggers, _rights)
+        for part in (_columns, _primary_key, _references, _guards, _rights)
         for difference in part(conn, dictionary, table)
     ]
 
@@ -159,42 +156,20 @@ def _orphans(conn: connection, dictionary: Dictionary, table: Table, column: Col
         yield f".{column.name}: {orphans} rows have a key without parent: add the parents, or delete the rows"
 
 
-def trigger_states(conn: connection, table: Table) -> dict[str, str]:
-    """Our triggers on a table → ``tgenabled``; ``A`` is as it must be: it fires for every writer, replicas too."""
-    return dict(
-        _rows(
-            conn,
-            "select tgname, tgenabled from pg_trigger where tgrelid = %s::regclass and not tgisinternal"
-            " and starts_with(tgname, 'rowdock_')",
-            f"{table.schema}.{table.key}",
-        )
-    )
+def guard_states(conn: connection, table: Table) -> dict[str, str]:
+    """Guard of the table → ``in place``, ``missing``, ``disabled``, ``not always``, ``stale`` or ``left over``."""
+    return dict(_rows(conn, "select trigger_name, state from rowdock.guard_state(%s)", f"{table.schema}.{table.key}"))
 
 
-def wanted_triggers(conn: connection, dictionary: Dictionary, table: Table) -> tuple[str, ...]:
-    """The guards that the table needs: as a child, as a parent, and for its roll-up."""
-    name = f"{table.schema}.{table.key}"
-    rolled_up = bool(_rows(conn, "select from rowdock.roll_ups where child = %s::regclass", name))
-    enforced = _rows(
-        conn, "select from pg_constraint where conrelid = %s::regclass and contype = 'f' and conenforced", name
-    )
-    is_child = any(c.references for c in table.columns) and not enforced
-    is_parent = bool(dictionary.children_of(table.key))
-    return (
-        (CHILD_TRIGGERS if is_child else ())
-        + (PARENT_TRIGGERS if is_parent else ())
-        + (ROLL_UP_TRIGGERS if rolled_up else ())
-    )
-
-
-def _triggers(conn: connection, dictionary: Dictionary, table: Table) -> Iterator[str]:
-    states = trigger_states(conn, table)
-    for name in wanted_triggers(conn, dictionary, table):
-        remedy = f"run select rowdock.guard('{table.schema}.{table.key}') as the owner, then rowdock check again"
-        if name not in states:
-            yield f": the guard {name} is missing: {remedy}"
-        elif states[name] != "A":
-            yield f": the guard {name} is not ENABLE ALWAYS (state {states[name]}): {remedy}"
+def _guards(conn: connection, _dictionary: Dictionary, table: Table) -> Iterator[str]:
+    for name, state in guard_states(conn, table).items():
+        if state == "left over":
+            yield f": the trigger {name} is no guard of this table: drop it"
+        elif state != "in place":
+            yield (
+                f": the guard {name} is {state}: run select rowdock.guard('{table.schema}.{table.key}') as the owner, "
+                "then rowdock check again"
+            )
 
 
 def _rights(conn: connection, _dictionary: Dictionary, table: Table) -> Iterator[str]:

@@ -69,7 +69,7 @@ def migrate(url: str, directories: Sequence[Path] = (MIGRATIONS,)) -> list[str]:
 
     Raises:
         ServerTooOld: the server is older than PostgreSQL 18.
-        MigrationRefused: an applied migration is unknown here, or was changed.
+        MigrationRefused: an applied migration is unknown here, or was changed; or one failed, and was rolled back.
         TransientError: the database cannot be reached or is busy.
     """
     wanted = read(directories)
@@ -136,9 +136,14 @@ def _apply(conn: connection, migration: Migration) -> str:
                 (migration.version, migration.name, migration.sha256),
             )
             cursor.execute("commit")
-        except BaseException:
+        except psycopg2.Error as error:
+            if conn.closed:
+                raise
             cursor.execute("rollback")
-            raise
+            raise MigrationRefused(
+                f"{migration.version:04d}_{migration.name} failed and changed nothing: SQLSTATE {error.pgcode}, "
+                f"{error.diag.message_primary}"
+            ) from error
     return f"{migration.version:04d}_{migration.name}"
 
 

@@ -1,84 +1,94 @@
 -- Keys at bulk speed: a foreign key is declared NOT ENFORCED and enforced for every writer by statement triggers that
 -- look once at each distinct key (docs/decisions/0003). rowdock.guard(table) reads the declared keys from pg_constraint
--- and installs, or installs again, all that belongs to them, the wake-ups of waiting rows, and the table's grants.
+-- and installs, or installs again, all that belongs to them: the checks of both sides, the wake-ups of waiting rows,
+-- the table's roll-up and its grants. It makes at most one trigger for each of INSERT, UPDATE, DELETE and TRUNCATE.
 -- A migration for a table is: create table …; select rowdock.guard('schema.table');
 
--- Which tables feed a roll-up: every statement appends to "deltas" one row for each distinct (period, keys).
+-- Which table feeds a roll-up: each statement appends to "deltas" one row for each distinct (period, keys).
 create table rowdock.roll_ups (
   child regclass primary key,
+  keys name[] not null,            -- guarded keys of the child; base and deltas have columns of the same names
+  period text not null,            -- SQL over a row of the child, computed for each row: what else to group by
+  period_columns name[] not null,  -- columns of the deltas
+  period_values text not null,     -- their values: SQL over "period", computed once for each distinct one
+  counted name not null,           -- column of the deltas: rows that came less rows that left
   deltas regclass not null,
-  period text not null,         -- SQL expression over a row of the child: an integer
-  period_column name not null,  -- where the deltas keep it
-  keys name[] not null,         -- columns of both
-  counted name not null         -- where the deltas keep the number of rows, negative for rows that left
+  base regclass not null           -- what deltas are folded into; emptied with the child
 );
 
 create function rowdock.keys_of(child regclass)
-  returns table (name name, parent regclass, child_column name, parent_column name, key_type text, child_type text)
+  returns table (n bigint, name name, child_column name, child_type text, parent regclass, parent_column name)
   language sql stable set search_path = pg_catalog, pg_temp as $$
-  select c.conname, c.confrelid::regclass, a.attname, b.attname, format_type(b.atttypid, b.atttypmod),
-         format_type(a.atttypid, a.atttypmod)
+  select row_number() over (order by c.conname), c.conname, a.attname, format_type(a.atttypid, a.atttypmod),
+         c.confrelid::regclass, b.attname
   from pg_constraint c
   join pg_attribute a on a.attrelid = c.conrelid and a.attnum = c.conkey[1]
   join pg_attribute b on b.attrelid = c.confrelid and b.attnum = c.confkey[1]
-  where c.conrelid = child and c.contype = 'f' and not c.conenforced and cardinality(c.conkey) = 1
+  where c.conrelid = child and c.contype = 'f' and not c.conenforced
   order by c.conname
 $$;
 
--- What a table's child side is called; regclass text would carry the schema and quotes.
-create function rowdock.guard_name(prefix text, guarded regclass) returns text
+-- Why a table cannot be guarded as it is declared; null if it can.
+create function rowdock.refusal(guarded regclass) returns text
   language sql stable set search_path = pg_catalog, pg_temp as $$
-  select prefix || '_' || relname from pg_class where oid = guarded
+  -- Rows put into a partition, or taken from it, pass the triggers of the whole by.
+  select format('%s is partitioned or a partition', oid::regclass) from pg_class
+  where (relkind <> 'r' or relispartition)
+    and (oid = guarded or oid in (select confrelid from pg_constraint where conrelid = guarded and not conenforced))
+  union all
+  -- The triggers check; they neither cascade nor wait for the end of the transaction.
+  select format('key %s is not a plain one: one column that references the primary key, MATCH SIMPLE, NO ACTION,'
+                ' NOT DEFERRABLE', c.conname)
+  from pg_constraint c join pg_constraint p on p.conrelid = c.confrelid and p.contype = 'p'
+  where c.conrelid = guarded and c.contype = 'f' and not c.conenforced
+    and (cardinality(c.conkey) <> 1 or c.confkey <> p.conkey or c.condeferrable
+         or (c.confmatchtype, c.confupdtype, c.confdeltype) <> ('s', 'a', 'a'))
+  union all
+  select format('its roll-up counts by %s, which is no key that is NOT ENFORCED', key)
+  from rowdock.roll_ups r, unnest(r.keys) key
+  where r.child = guarded
+    and not exists (select from pg_constraint c join pg_attribute a on a.attrelid = c.conrelid and a.attnum = c.conkey[1]
+                    where c.conrelid = guarded and c.contype = 'f' and a.attname = key)
+  limit 1
 $$;
 
--- SQL that appends the deltas of the rows in the transition tables: "added" (may be null) and "removed" (may be null).
-create function rowdock.delta_insert(r rowdock.roll_ups, source text) returns text
-  language sql stable set search_path = pg_catalog, pg_temp as $$
-  select format('insert into %s (%I, %s, %I) select period, %s, sum(counted)::bigint from (%s) changed'
-                ' group by period, %s having sum(counted) <> 0',
-                r.deltas, r.period_column, columns, r.counted, columns, source, columns)
-  from (select string_agg(quote_ident(k), ', ') as columns from unnest(r.keys) k) c
-$$;
-
-create function rowdock.delta_source(r rowdock.roll_ups, transition text, sign text) returns text
-  language sql stable set search_path = pg_catalog, pg_temp as $$
-  select format('select %s as period, %s, %s count(*) as counted from %I group by 1, %s',
-                r.period, columns, sign, transition, columns)
-  from (select string_agg(quote_ident(k), ', ') as columns from unnest(r.keys) k) c
-$$;
-
--- The child's side: every distinct key among the new rows has a parent, which is locked until the transaction ends.
--- Columns are qualified by table and variables by label, so that a table may call its columns what it likes. Row security
--- that hid a row from the owner (FORCE) makes the check fail rather than look past the row.
-create function rowdock.install_child_check(child regclass) returns void
-  language plpgsql set search_path = pg_catalog, pg_temp as $install$
+-- What each trigger function of a table has to be; guard() installs it, guard_state() compares.
+-- Columns are qualified by table and variables by label, so that a table may call its columns what it likes.
+create function rowdock.guard_sources(guarded regclass) returns table (event text, source text)
+  language plpgsql stable set search_path = pg_catalog, pg_temp as $generator$
+<<made>>
 declare
-  r rowdock.roll_ups;
   k record;
-  n int := 0;
+  r rowdock.roll_ups;
+  schema_name name;
+  table_name name;
+  key_column name;            -- the primary key, where another table references it
+  key_type text;
   declared text := '';
-  columns text := '';
-  collected text := '';
-  targets text := '';
-  grouped text := '';
-  checks text := '';
+  columns text[] := '{}';     -- of a row that came or left, as the counting sees them
+  names text[] := '{}';       -- the same, after it
+  rolled_names text[];
+  places text;                -- their positions, to group by: a name could be that of a column of the table
+  targets text[] := '{}';
+  arrived text[] := '{}';
   appended text := '';
-  numbers jsonb := '{}';
-  s name := (select nspname from pg_class join pg_namespace on pg_namespace.oid = relnamespace where pg_class.oid = child);
-  t name := (select relname from pg_class where oid = child);
-  f text := rowdock.guard_name('check', child);
+  parents_checked text := '';
+  children_checked text := '';
+  parts text[];
 begin
-  select u.* into r from rowdock.roll_ups u where u.child = install_child_check.child;
-  for k in select * from rowdock.keys_of(child) loop
-    n := n + 1;
-    numbers := numbers || jsonb_build_object(k.child_column, n);
-    declared := declared || format('  k%s %s[];%s', n, k.child_type, E'\n');
-    columns := columns || format('added.%I as k%s, ', k.child_column, n);
-    grouped := grouped || format('added.%I, ', k.child_column);
-    collected := collected || case when n > 1 then ', ' else '' end
-      || format('array_agg(distinct seen.k%1$s) filter (where seen.k%1$s is not null)', n);
-    targets := targets || case when n > 1 then ', ' else '' end || format('guard.k%s', n);
-    checks := checks || format($check$
+  select n.nspname, c.relname into made.schema_name, made.table_name
+    from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = guarded;
+  select * into made.r from rowdock.roll_ups u where u.child = guarded;
+
+  -- As a child: every distinct key that came has a parent, which stays locked until the transaction ends. Parents are
+  -- locked in order of key, or two loads would deadlock.
+  for k in select * from rowdock.keys_of(guarded) loop
+    declared := declared || format(E'  k%s %s[];\n', k.n, k.child_type);
+    columns := columns || format('c.%I as k%s', k.child_column, k.n);
+    names := names || format('k%s', k.n);
+    targets := targets || format('guard.k%s', k.n);
+    arrived := arrived || format('array_agg(distinct seen.k%1$s) filter (where seen.k%1$s is not null and seen.came)', k.n);
+    parents_checked := parents_checked || format($part$
   if guard.k%1$s is not null then
     select count(*) into guard.present
       from (select from %2$s p where p.%3$I = any(guard.k%1$s) order by p.%3$I for key share) held;
@@ -88,174 +98,175 @@ begin
       raise exception using errcode = 'foreign_key_violation', schema = %4$L, table = %5$L, constraint = %6$L,
         message = %7$L, detail = %8$L || coalesce(guard.absent, '?') || %9$L;
     end if;
-  end if;$check$, n, k.parent, k.parent_column, s, t, k.name,
-      format('insert or update on table "%s" violates foreign key constraint "%s"', t, k.name),
+  end if;$part$, k.n, k.parent, k.parent_column, schema_name, table_name, k.name,
+      format('insert or update on table "%s" violates foreign key constraint "%s"', table_name, k.name),
       format('Key (%s)=(', k.child_column),
       format(') is not present in table "%s".', (select relname from pg_class where oid = k.parent)));
   end loop;
+
+  -- The roll-up's deltas come from the same pass over the rows as the keys.
   if r.child is not null then
-    if exists (select from unnest(r.keys) key where not numbers ? key) then
-      raise exception using errcode = 'feature_not_supported',
-        message = format('the roll-up of %s counts by %s, which are not all keys of it', child, r.keys),
-        hint = 'Declare each as a foreign key NOT ENFORCED.';
-    end if;
-    -- The roll-up's deltas come from the same pass over the new rows as the keys; an update's old rows are taken off.
-    columns := columns || r.period || ' as period, ';
-    grouped := grouped || r.period || ', ';
+    rolled_names := '{}';
+    for k in select key, row_number() over () as n from unnest(r.keys) key loop
+      if not exists (select from rowdock.keys_of(guarded) q where q.child_column = k.key) then  -- enforced natively
+        columns := columns || format('c.%I as r%s', k.key, k.n);
+        names := names || format('r%s', k.n);
+        rolled_names := rolled_names || format('r%s', k.n);
+      else
+        rolled_names := rolled_names
+          || (select format('k%s', q.n) from rowdock.keys_of(guarded) q where q.child_column = k.key limit 1);
+      end if;
+    end loop;
+    columns := columns || format('%s as period', r.period);
+    names := names || 'period'::text;
     appended := (
-      select format(', appended as (insert into %s (%I, %s, %I) select seen.period, %s, sum(seen.counted)::bigint from seen'
-                    ' group by seen.period, %s)',
-                    r.deltas, r.period_column, string_agg(quote_ident(key), ', '), r.counted,
-                    string_agg('seen.k' || (numbers ->> key), ', '), string_agg('seen.k' || (numbers ->> key), ', '))
-      from unnest(r.keys) key
+      select format(E'insert into %s (%s, %s, %I)\n    select %s, %s, %%ssum(seen.counted)::bigint from seen'
+                    ' group by seen.period, %6$s having sum(seen.counted) <> 0',
+                    r.deltas, (select string_agg(quote_ident(c), ', ') from unnest(r.period_columns) c),
+                    (select string_agg(quote_ident(c), ', ') from unnest(r.keys) c), r.counted, r.period_values,
+                    string_agg('seen.' || c, ', '))
+      from unnest(rolled_names) c
     );
   end if;
-  if n = 0 then
-    return;
-  end if;
-  execute format($function$
-create or replace function rowdock.%1$I() returns trigger language plpgsql volatile security definer
-  set search_path = pg_catalog, pg_temp set row_security = off set enable_sort = off set work_mem = '64MB' as $body$
-#variable_conflict use_column
-<<guard>>
-declare
-%2$s  present bigint;
-  absent text;
-begin
-  with seen as materialized (select %3$scount(*) as counted from added group by %4$s)%5$s
-  select %6$s into %7$s from seen;
-%8$s
-  return null;
-end $body$$function$, f, declared, columns, rtrim(grouped, ', '), appended, collected, targets, checks);
-  execute format('create or replace trigger rowdock_insert after insert on %s referencing new table as added'
-                 ' for each statement execute function rowdock.%I()', child, f);
-  execute format('create or replace trigger rowdock_update after update on %s referencing new table as added'
-                 ' for each statement execute function rowdock.%I()', child, f);
-  execute format('alter table %s enable always trigger rowdock_insert, enable always trigger rowdock_update', child);
-end $install$;
 
--- What leaves the child leaves its roll-up; an emptied child empties it.
-create function rowdock.install_roll_up(child regclass) returns void
-  language plpgsql set search_path = pg_catalog, pg_temp as $install$
-declare
-  r rowdock.roll_ups;
-  f text := rowdock.guard_name('uncount', child);
-begin
-  select * into r from rowdock.roll_ups u where u.child = install_roll_up.child;
-  if r.child is null then
-    return;
-  end if;
-  execute format($function$
-create or replace function rowdock.%I() returns trigger language plpgsql volatile security definer
-  set search_path = pg_catalog, pg_temp set enable_sort = off set work_mem = '64MB' as $body$
-begin
-  %s;
-  return null;
-end $body$$function$, f, rowdock.delta_insert(r, rowdock.delta_source(r, 'removed', '-')));
-  execute format($function$
-create or replace function rowdock.%I() returns trigger language plpgsql volatile security definer
-  set search_path = pg_catalog, pg_temp as $body$
-begin
-  perform metrics.forget();
-  return null;
-end $body$$function$, rowdock.guard_name('forget', child));
-  execute format('create or replace trigger rowdock_uncount_deleted after delete on %s referencing old table as removed'
-                 ' for each statement execute function rowdock.%I()', child, f);
-  execute format('create or replace trigger rowdock_uncount_updated after update on %s referencing old table as removed'
-                 ' for each statement execute function rowdock.%I()', child, f);
-  execute format('create or replace trigger rowdock_forget after truncate on %s'
-                 ' for each statement execute function rowdock.%I()', child, rowdock.guard_name('forget', child));
-  execute format('alter table %s enable always trigger rowdock_uncount_deleted,'
-                 ' enable always trigger rowdock_uncount_updated, enable always trigger rowdock_forget', child);
-end $install$;
-
--- The parent's side: a key that leaves has no child. Its snapshot must see every child that committed before, which
--- only READ COMMITTED grants. TRUNCATE of a parent alone is refused by PostgreSQL itself: the key is declared.
-create function rowdock.install_parent_check(parent regclass) returns void
-  language plpgsql set search_path = pg_catalog, pg_temp as $install$
-declare
-  k record;
-  c record;
-  f text := rowdock.guard_name('release', parent);
-  checks text := '';
-  key name;
-  key_type text;
-  t name := (select relname from pg_class where oid = parent);
-begin
+  -- As a parent: a key that left has no child. The check must see every child that committed before, which only the
+  -- snapshots of READ COMMITTED do. TRUNCATE of a parent alone is refused by PostgreSQL itself: the key is declared.
+  select a.attname, format_type(a.atttypid, a.atttypmod) into made.key_column, made.key_type
+    from pg_constraint p join pg_attribute a on a.attrelid = p.conrelid and a.attnum = p.conkey[1]
+    where p.conrelid = guarded and p.contype = 'p'
+      and exists (select from pg_constraint f where f.confrelid = guarded and f.contype = 'f' and f.confkey = p.conkey);
   for k in
-    select q.*, o.conrelid::regclass as child, n.nspname, r.relname
-    from pg_constraint o
-    join pg_class r on r.oid = o.conrelid
-    join pg_namespace n on n.oid = r.relnamespace
-    cross join lateral rowdock.keys_of(o.conrelid::regclass) q
-    where o.confrelid = install_parent_check.parent and o.contype = 'f' and q.name = o.conname
-    order by o.conrelid::regclass::text, o.conname
+    select q.*, f.conrelid::regclass as child, n.nspname, c.relname
+    from pg_constraint f
+    join pg_class c on c.oid = f.conrelid
+    join pg_namespace n on n.oid = c.relnamespace
+    cross join lateral rowdock.keys_of(f.conrelid::regclass) q
+    where f.confrelid = guarded and q.parent = guarded and q.name = f.conname
+    order by f.conrelid::regclass::text, f.conname
   loop
-    key := k.parent_column;
-    key_type := k.key_type;
-    checks := checks || format($check$
-  perform from %1$s c where c.%2$I = any(guard.gone) limit 1 for key share;
-  if found then
-    raise exception using errcode = 'foreign_key_violation', schema = %3$L, table = %4$L, constraint = %5$L,
-      message = %6$L, detail = %7$L;
-  end if;$check$, k.child, k.child_column, k.nspname, k.relname, k.name,
-      format('update or delete on table "%s" violates foreign key constraint "%s" on table "%s"', t, k.name, k.relname),
-      format('A key of "%s" is still referenced from table "%s".', t, k.relname));
+    children_checked := children_checked || format($part$
+    select c.%2$I::text into guard.absent from %1$s c where c.%2$I = any(guard.gone) limit 1 for key share;
+    if found then
+      raise exception using errcode = 'foreign_key_violation', schema = %3$L, table = %4$L, constraint = %5$L,
+        message = %6$L, detail = %7$L || guard.absent || %8$L;
+    end if;$part$, k.child, k.child_column, k.nspname, k.relname, k.name,
+      format('update or delete on table "%s" violates foreign key constraint "%s" on table "%s"',
+             table_name, k.name, k.relname),
+      format('Key (%s)=(', k.parent_column), format(') is still referenced from table "%s".', k.relname));
   end loop;
-  if key is null then
-    return;
+  if children_checked <> '' then
+    declared := declared || format(E'  gone %s[];\n', key_type);
+    children_checked := format($part$
+  guard.gone := array(select o.%1$I from removed o where not exists (select from %2$s p where p.%1$I = o.%1$I));
+  if cardinality(guard.gone) > 0 then
+    if current_setting('transaction_isolation') not in ('read committed', 'read uncommitted') then
+      raise exception using errcode = 'feature_not_supported', message = %3$L,
+        hint = 'Run the statement in a transaction of isolation level READ COMMITTED.';
+    end if;%4$s
+  end if;$part$, key_column, guarded,
+      format('%s.%s may be removed or changed only at READ COMMITTED', table_name, key_column), children_checked);
   end if;
-  execute format($function$
-create or replace function rowdock.%1$I() returns trigger language plpgsql volatile security definer
-  set search_path = pg_catalog, pg_temp set row_security = off as $body$
-#variable_conflict use_column
-<<guard>>
+
+  places := (select string_agg(n::text, ', ') from generate_series(1, cardinality(names)) n);
+  foreach event in array array['insert', 'update', 'delete', 'truncate'] loop
+    parts := '{}';
+    if event in ('insert', 'update') and names <> '{}' then
+      parts := parts || format(E'\n  with seen as materialized (\n    %s\n  )%s\n  select %s\n    into %s from seen;%s',
+        case event
+          when 'insert' then
+            format('select %s, count(*) as counted, true as came from added c group by %s',
+                   array_to_string(columns, ', '), places)
+          else
+            format(E'select %1$s, sum(one) as counted, bool_or(one > 0) as came\n    from (select %2$s, 1 as one from added c'
+                   '\n          union all select %2$s, -1 from removed c) changed group by %3$s',
+                   array_to_string(names, ', '), array_to_string(columns, ', '), places)
+        end,
+        E', appended as (\n    ' || format(nullif(appended, ''), '') || E'\n  )',
+        coalesce(nullif(array_to_string(arrived, ', '), ''), 'count(*)'),
+        coalesce(nullif(array_to_string(targets, ', '), ''), 'guard.present'), parents_checked);
+    end if;
+    if event = 'delete' and appended <> '' then
+      parts := parts || format(E'\n  with seen as (select %s, count(*) as counted from removed c group by %s)\n  %s;',
+        array_to_string(columns, ', '), places, format(appended, '-'));
+    end if;
+    if event in ('update', 'delete') and children_checked <> '' then
+      parts := parts || children_checked;
+    end if;
+    -- A row that arrives, or takes another key, may be what parked rows wait for: one wake-up a statement.
+    if event in ('insert', 'update') and key_column is not null then
+      parts := parts || format($part$
+  if exists (select c.%1$I from added c%2$s) then
+    insert into ingest_status.wakeups (parent_table) values (%3$L);
+  end if;$part$, key_column,
+        case event when 'update' then format(' except select c.%I from removed c', key_column) else '' end, table_name);
+    end if;
+    if event = 'truncate' and r.child is not null then
+      parts := parts || format(E'\n  truncate %s, %s;', r.base, r.deltas);
+    end if;
+    source := E'\n#variable_conflict use_column\n<<guard>>\ndeclare\n' || declared
+      || E'  present bigint;\n  absent text;\nbegin' || array_to_string(parts, '') || E'\n  return null;\nend ';
+    if parts <> '{}' then
+      return next;
+    end if;
+  end loop;
+end $generator$;
+
+-- rowdock.<event>_<schema>_<table>, cut and made distinct by a digest where a name would be too long.
+create function rowdock.guard_name(event text, guarded regclass) returns text
+  language sql stable set search_path = pg_catalog, pg_temp as $$
+  select case when octet_length(whole) < 64 then whole else left(whole, 40) || '_' || left(md5(whole), 16) end
+  from (select event || '_' || nspname || '_' || relname as whole
+        from pg_class join pg_namespace n on n.oid = relnamespace where pg_class.oid = guarded) named
+$$;
+
+-- How each guard of a table stands: in place, missing, disabled, not always (a replica role passes it by), stale (it
+-- checks other keys than are declared: call guard() again), left over.
+create function rowdock.guard_state(guarded regclass) returns table (trigger_name text, state text)
+  language sql stable set search_path = pg_catalog, pg_temp as $$
+  select coalesce(wanted.name, t.tgname::text),
+         case when t.oid is null then 'missing'
+              when wanted.name is null then 'left over'
+              when t.tgenabled = 'D' then 'disabled'
+              when t.tgenabled <> 'A' then 'not always'
+              when p.prosrc is distinct from wanted.source or not p.prosecdef then 'stale'
+              else 'in place' end
+  from (select 'rowdock_' || s.event as name, s.source from rowdock.guard_sources(guarded) s) wanted
+  full join (select * from pg_trigger where tgrelid = guarded and starts_with(tgname, 'rowdock_')) t
+    on t.tgname = wanted.name
+  left join pg_proc p on p.oid = t.tgfoid
+  order by 1
+$$;
+
+create function rowdock.install_triggers(guarded regclass) returns void
+  language plpgsql set search_path = pg_catalog, pg_temp set client_min_messages = warning as $$
 declare
-  gone %2$s[];
+  wanted record;
+  event text;
+  function_name text;
 begin
-  gone := array(select o.%3$I from removed o where not exists (select from %4$s p where p.%3$I = o.%3$I));
-  if cardinality(guard.gone) = 0 then
-    return null;
-  end if;
-  if current_setting('transaction_isolation') not in ('read committed', 'read uncommitted') then
-    raise exception using errcode = 'feature_not_supported',
-      message = %5$L, hint = 'Run the statement in a transaction of isolation level READ COMMITTED.';
-  end if;
-%6$s
-  return null;
-end $body$$function$, f, key_type, key, parent, format('%s.%s may be removed or changed only at READ COMMITTED', t, key), checks);
-  -- A row that arrives, or takes another key, may be what parked rows wait for: one wake-up a statement.
-  execute format($function$
-create or replace function rowdock.%1$I() returns trigger language plpgsql volatile security definer
-  set search_path = pg_catalog, pg_temp as $body$
-begin
-  if exists (select from added) then
-    insert into ingest_status.wakeups (parent_table) values (%2$L);
-  end if;
-  return null;
-end $body$$function$, rowdock.guard_name('wake', parent), t);
-  execute format($function$
-create or replace function rowdock.%1$I() returns trigger language plpgsql volatile security definer
-  set search_path = pg_catalog, pg_temp as $body$
-begin
-  if exists (select added.%3$I from added except select removed.%3$I from removed) then
-    insert into ingest_status.wakeups (parent_table) values (%2$L);
-  end if;
-  return null;
-end $body$$function$, rowdock.guard_name('rewake', parent), t, key);
-  execute format('create or replace trigger rowdock_delete after delete on %s referencing old table as removed'
-                 ' for each statement execute function rowdock.%I()', parent, f);
-  execute format('create or replace trigger rowdock_renumber after update on %s referencing old table as removed'
-                 ' for each statement execute function rowdock.%I()', parent, f);
-  execute format('create or replace trigger rowdock_wake after insert on %s referencing new table as added'
-                 ' for each statement execute function rowdock.%I()', parent, rowdock.guard_name('wake', parent));
-  execute format('create or replace trigger rowdock_rewake after update on %s referencing new table as added'
-                 ' old table as removed for each statement execute function rowdock.%I()', parent,
-                 rowdock.guard_name('rewake', parent));
-  execute format('alter table %s enable always trigger rowdock_delete, enable always trigger rowdock_renumber,'
-                 ' enable always trigger rowdock_wake,'
-                 ' enable always trigger rowdock_rewake', parent);
-end $install$;
+  for wanted in select * from rowdock.guard_sources(guarded) loop
+    function_name := rowdock.guard_name(wanted.event, guarded);
+    -- enable_sort: without statistics of the transition table the planner would sort millions of rows to group them.
+    -- row_security: row security that hid a row from the owner (FORCE) makes the check fail, not look past the row.
+    execute format('create or replace function rowdock.%I() returns trigger language plpgsql volatile security definer'
+                   ' set search_path = pg_catalog, pg_temp set row_security = off set enable_sort = off'
+                   ' set work_mem = ''64MB'' as %L', function_name, wanted.source);
+    -- Who may execute it may hang it on a temporary table of his own, and make up deltas and wake-ups.
+    execute format('revoke execute on function rowdock.%I() from public', function_name);
+    execute format('create or replace trigger rowdock_%1$s after %1$s on %2$s %3$s for each statement'
+                   ' execute function rowdock.%4$I()', wanted.event, guarded,
+                   case wanted.event when 'insert' then 'referencing new table as added'
+                                     when 'update' then 'referencing old table as removed new table as added'
+                                     when 'delete' then 'referencing old table as removed'
+                                     else '' end, function_name);
+    execute format('alter table %s enable always trigger rowdock_%s', guarded, wanted.event);
+  end loop;
+  for event in select e from unnest(array['insert', 'update', 'delete', 'truncate']) e
+               except select s.event from rowdock.guard_sources(guarded) s loop
+    execute format('drop trigger if exists rowdock_%s on %s', event, guarded);
+    execute format('drop function if exists rowdock.%I()', rowdock.guard_name(event, guarded));
+  end loop;
+end $$;
 
 create function rowdock.grant_table(guarded regclass) returns void
   language plpgsql set search_path = pg_catalog, pg_temp as $$
@@ -275,54 +286,29 @@ begin
   end loop;
 end $$;
 
--- Why a table cannot be guarded as it is declared; null if it can.
-create function rowdock.refusal(guarded regclass) returns text
-  language sql stable set search_path = pg_catalog, pg_temp as $$
-  -- Rows put into a partition, or taken from it, pass the triggers of the whole by.
-  select format('%s is partitioned or a partition', oid::regclass) from pg_class
-  where (relkind <> 'r' or relispartition)
-    and (oid = guarded or oid in (select confrelid from pg_constraint where conrelid = guarded and not conenforced))
-  union all
-  -- The triggers check; they neither cascade nor wait for the end of the transaction.
-  select format('key %s is not a plain one: one column that references the primary key, MATCH SIMPLE, NO ACTION,'
-                ' NOT DEFERRABLE', c.conname)
-  from pg_constraint c join pg_constraint p on p.conrelid = c.confrelid and p.contype = 'p'
-  where c.conrelid = guarded and c.contype = 'f' and not c.conenforced
-    and (cardinality(c.conkey) <> 1 or c.confkey <> p.conkey or c.condeferrable
-         or (c.confmatchtype, c.confupdtype, c.confdeltype) <> ('s', 'a', 'a'))
-  union all
-  -- Functions are named by their table.
-  select format('the name of %s is longer than 55 bytes', guarded) from pg_class where oid = guarded and length(relname) > 55
-  union all
-  select format('%s of the same name is guarded', t.tgrelid::regclass)
-  from pg_trigger t join pg_class o on o.oid = t.tgrelid join pg_class c on c.relname = o.relname
-  where c.oid = guarded and o.oid <> guarded and starts_with(t.tgname, 'rowdock_')
-  limit 1
-$$;
-
 -- Installs, or installs again, everything that a dictionary table needs besides its own definition.
 create function rowdock.guard(guarded regclass) returns void
   language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
-  k record;
   refusal text := rowdock.refusal(guarded);
+  parent regclass;
 begin
   if refusal is not null then
     raise exception using errcode = 'feature_not_supported', message = format('%s cannot be guarded: %s', guarded, refusal);
   end if;
   perform rowdock.grant_table(guarded);
-  perform rowdock.install_child_check(guarded);
-  perform rowdock.install_roll_up(guarded);
-  for k in select distinct parent from rowdock.keys_of(guarded) loop
-    perform rowdock.install_parent_check(k.parent);
+  perform rowdock.install_triggers(guarded);
+  for parent in
+    select distinct confrelid::regclass from pg_constraint
+    where conrelid = guarded and contype = 'f' and confrelid <> guarded
+  loop
+    perform rowdock.install_triggers(parent);
   end loop;
-  perform rowdock.install_parent_check(guarded);
-  -- Whoever may execute them may hang them on a temporary table of their own and make up deltas and wake-ups.
-  revoke execute on all functions in schema rowdock from public;
 end $$;
 
--- The way back: enforce the keys natively and take the guards off. ACCESS EXCLUSIVE on the child while its rows are
--- checked once for each key; orphans, if there are any, give 23503 and change nothing.
+-- The way back: PostgreSQL enforces the keys, what the guards did besides stays. ACCESS EXCLUSIVE on the child while
+-- its rows are checked once for each key; orphans, if there are any, give 23503 and change nothing. Forth again:
+-- alter table … alter constraint … not enforced; select rowdock.guard(…), in one transaction.
 create function rowdock.native_keys(guarded regclass) returns void
   language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -331,11 +317,12 @@ begin
   for k in select * from rowdock.keys_of(guarded) loop
     execute format('alter table %s alter constraint %I enforced', guarded, k.name);
   end loop;
-  if exists (select from rowdock.roll_ups u where u.child = guarded) then
-    raise exception 'the roll-up of % shares its trigger with the keys: give it triggers of its own first', guarded;
-  end if;
-  execute format('drop trigger if exists rowdock_insert on %s', guarded);
-  execute format('drop trigger if exists rowdock_update on %s', guarded);
+  perform rowdock.guard(guarded);
 end $$;
 
 revoke execute on all functions in schema rowdock from public;
+grant select on rowdock.roll_ups to rowdock_ingest, rowdock_api, rowdock_backup, rowdock_restore;
+grant execute on function
+  rowdock.keys_of(regclass), rowdock.guard_sources(regclass), rowdock.guard_name(text, regclass),
+  rowdock.guard_state(regclass)
+  to rowdock_ingest, rowdock_api, rowdock_backup, rowdock_restore;

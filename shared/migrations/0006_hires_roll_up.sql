@@ -1,10 +1,5 @@
--- How many were hired, by year, quarter, department and job: kept inside each writing transaction by appended deltas,
--- which nobody waits for, and folded into one pivoted table later. A read adds both up.
-
--- Quarters since year 0, in UTC: year * 4 + quarter - 1; 0 for infinity.
-create function metrics.quarter_number(at timestamptz) returns integer
-  language sql immutable parallel safe
-  return coalesce(date_part('year', at at time zone 'UTC') * 4 + date_part('quarter', at at time zone 'UTC') - 1, 0)::integer;
+-- How many were hired, by year, quarter (both UTC), department and job: kept inside each writing transaction by appended
+-- deltas, which nobody waits for, and folded into one pivoted table later. A read adds both up.
 
 create table metrics.hires (
   year integer,
@@ -18,14 +13,24 @@ create table metrics.hires (
 ) with (fillfactor = 80);  -- a fold updates in place
 comment on table metrics.hires is 'Hires by year, department and job, one column a quarter (UTC); deltas come on top.';
 
--- Its check is the employees' own, made once for each cell: neither infinity nor years before 1 have a quarter here.
+-- Its check is the employees' own, made once for each cell: neither infinity nor years before 1 are dates of hire.
 create table metrics.hires_deltas (
-  quarter_number integer not null constraint hired_date_is_finite_and_ad check (quarter_number >= 4),
+  year integer not null constraint hired_date_is_finite_and_ad check (year >= 1),
+  quarter integer not null,
   department_id integer not null,
   job_id integer not null,
   hired bigint not null
 ) with (autovacuum_vacuum_scale_factor = 0.05);
 comment on table metrics.hires_deltas is 'Changes not yet folded: one row for each distinct cell of a writing statement.';
+
+-- Of the ways to name a quarter this costs least (docs/decisions/0003): one call a row, two more once a group.
+insert into rowdock.roll_ups (child, keys, period, period_columns, period_values, counted, deltas, base) values (
+  'hired_employees.hired_employees', array['department_id', 'job_id'],
+  $$date_trunc('quarter', hired_date at time zone interval '0')$$, array['year', 'quarter'],
+  $$case when isfinite(period) then date_part('year', period) else 0 end::integer,
+    coalesce(date_part('quarter', period), 0)::integer$$,
+  'hired', 'metrics.hires_deltas', 'metrics.hires'
+);
 
 create view metrics.hires_by_quarter as
 select year, quarter, department_id, job_id, sum(hired)::bigint as hired
@@ -34,11 +39,21 @@ from (
   from metrics.hires h cross join lateral (values (1, q1), (2, q2), (3, q3), (4, q4)) v (quarter, hired)
   where hired <> 0
   union all
-  select quarter_number / 4, quarter_number % 4 + 1, department_id, job_id, hired from metrics.hires_deltas
+  select year, quarter, department_id, job_id, hired from metrics.hires_deltas
 ) cells
 group by year, quarter, department_id, job_id
 having sum(hired) <> 0;
 comment on view metrics.hires_by_quarter is 'The roll-up as it stands: one row for each year, quarter, department and job.';
+
+-- The same counted from the rows: what the roll-up has to equal.
+create view metrics.hires_recounted as
+select case when isfinite(period) then date_part('year', period) else 0 end::integer as year,
+       coalesce(date_part('quarter', period), 0)::integer as quarter, department_id, job_id, hired
+from (
+  select date_trunc('quarter', hired_date at time zone 'UTC') as period, department_id, job_id, count(*) as hired
+  from hired_employees.hired_employees group by 1, 2, 3
+) cells;
+comment on view metrics.hires_recounted is 'The hires counted anew, row by row.';
 
 -- Takes the deltas that are committed now into metrics.hires; returns how many, or null if another fold is at work.
 create function metrics.fold() returns bigint
@@ -49,20 +64,20 @@ begin
   if not pg_try_advisory_xact_lock(hashtextextended('metrics.fold', 0)) then
     return null;
   end if;
-  lock table metrics.hires in row exclusive mode;  -- hires before deltas, as everybody: no deadlock with forget()
+  lock table metrics.hires in row exclusive mode;  -- hires before deltas, as TRUNCATE of the employees: no deadlock
   with taken as (
-    delete from metrics.hires_deltas returning quarter_number, department_id, job_id, hired
+    delete from metrics.hires_deltas returning year, quarter, department_id, job_id, hired
   ), cells as (
-    select quarter_number / 4 as year, department_id, job_id,
-           coalesce(sum(hired) filter (where quarter_number % 4 = 0), 0) as q1,
-           coalesce(sum(hired) filter (where quarter_number % 4 = 1), 0) as q2,
-           coalesce(sum(hired) filter (where quarter_number % 4 = 2), 0) as q3,
-           coalesce(sum(hired) filter (where quarter_number % 4 = 3), 0) as q4,
+    select year, department_id, job_id,
+           coalesce(sum(hired) filter (where quarter = 1), 0) as q1,
+           coalesce(sum(hired) filter (where quarter = 2), 0) as q2,
+           coalesce(sum(hired) filter (where quarter = 3), 0) as q3,
+           coalesce(sum(hired) filter (where quarter = 4), 0) as q4,
            count(*) as deltas
     from taken group by 1, 2, 3
   ), merged as (
     insert into metrics.hires as h (year, department_id, job_id, q1, q2, q3, q4)
-    select year, department_id, job_id, q1, q2, q3, q4 from cells order by 1, 2, 3
+    select year, department_id, job_id, q1, q2, q3, q4 from cells
     on conflict (year, department_id, job_id) do update
       set q1 = h.q1 + excluded.q1, q2 = h.q2 + excluded.q2, q3 = h.q3 + excluded.q3, q4 = h.q4 + excluded.q4
   )
@@ -71,28 +86,32 @@ begin
   return folded;
 end $$;
 
--- The employees were truncated. A fold at work ends first; then the snapshot must see what it and all others left.
-create function metrics.forget() returns void
+-- Counts anew; returns the number of rows of metrics.hires. Writers of the employees wait until the transaction ends,
+-- and those that were at work are waited for, with a fold: then a snapshot sees all they left, at READ COMMITTED.
+create function metrics.rebuild() returns bigint
   language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+  counted bigint;
 begin
   if current_setting('transaction_isolation') not in ('read committed', 'read uncommitted') then
-    raise exception using errcode = 'feature_not_supported',
-      message = 'the hires may be truncated or counted anew only at READ COMMITTED',
-      hint = 'Run the statement in a transaction of isolation level READ COMMITTED.';
+    raise exception using errcode = 'feature_not_supported', message = 'hires may be counted anew only at READ COMMITTED';
   end if;
-  lock table metrics.hires, metrics.hires_deltas in share row exclusive mode;
+  lock table hired_employees.hired_employees in share mode;
+  perform pg_advisory_xact_lock(hashtextextended('metrics.fold', 0));
   delete from metrics.hires;
   delete from metrics.hires_deltas;
+  insert into metrics.hires (year, department_id, job_id, q1, q2, q3, q4)
+  select year, department_id, job_id,
+         coalesce(sum(hired) filter (where quarter = 1), 0), coalesce(sum(hired) filter (where quarter = 2), 0),
+         coalesce(sum(hired) filter (where quarter = 3), 0), coalesce(sum(hired) filter (where quarter = 4), 0)
+  from metrics.hires_recounted group by 1, 2, 3;
+  get diagnostics counted = row_count;
+  return counted;
 end $$;
 
-insert into rowdock.roll_ups (child, deltas, period, period_column, keys, counted) values (
-  'hired_employees.hired_employees', 'metrics.hires_deltas', 'metrics.quarter_number(hired_date)', 'quarter_number',
-  array['department_id', 'job_id'], 'hired'
-);
-
-grant select on metrics.hires, metrics.hires_deltas, metrics.hires_by_quarter
+grant select on metrics.hires, metrics.hires_deltas, metrics.hires_by_quarter, metrics.hires_recounted
   to rowdock_ingest, rowdock_api, rowdock_backup, rowdock_restore;
-revoke execute on function metrics.fold(), metrics.forget() from public;
+revoke execute on function metrics.fold(), metrics.rebuild() from public;
 grant execute on function metrics.fold() to rowdock_ingest, rowdock_api, rowdock_restore;
 
 select rowdock.guard('hired_employees.departments');

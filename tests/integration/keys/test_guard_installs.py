@@ -96,17 +96,22 @@ def test_a_partitioned_child_is_refused(parent: Any) -> None:
             parent.query(f"select rowdock.guard('hired_employees.{table}')")
 
 
-def test_a_second_table_of_one_name_is_refused(database: Any) -> None:
-    """Trigger functions are named by table: the second would take the first one's."""
+def test_tables_of_one_name_and_of_long_names_have_guards_of_their_own(database: Any) -> None:
+    """Trigger functions are named by schema and table, cut and made distinct where that is too long."""
     database.query("create schema other; create table other.departments (id integer primary key)")
-    with pytest.raises(psycopg2.errors.FeatureNotSupported, match=r"hired_employees\.departments of the same name"):
-        database.query("select rowdock.guard('other.departments')")
-
-
-def test_a_name_too_long_for_the_functions_is_refused(database: Any) -> None:
-    database.query(f"create table hired_employees.{'t' * 56} (id integer primary key)")
-    with pytest.raises(psycopg2.errors.FeatureNotSupported, match="longer than 55"):
-        database.query(f"select rowdock.guard('hired_employees.{'t' * 56}')")
+    tables = ["hired_employees.departments", "other.departments"]
+    tables += [f"hired_employees.{'t' * 62}{letter}" for letter in "ab"]
+    for table in tables:
+        child = f"hired_employees.{'c' * 30}_{tables.index(table)}"
+        database.query(
+            f"create table if not exists {table} (id integer primary key);"
+            f"create table {child} (parent integer, foreign key (parent) references {table} not enforced);"
+            f"select rowdock.guard('{table}'); select rowdock.guard('{child}')"
+        )
+        with pytest.raises(psycopg2.errors.ForeignKeyViolation, match=table.partition(".")[2]):
+            database.query(f"insert into {child} values (7)")
+    (shared,) = database.query("select count(*) - count(distinct tgfoid) from pg_trigger where not tgisinternal")[0]
+    assert shared == 0
 
 
 def test_a_rolled_up_table_may_have_more_keys_than_the_roll_up(parent: Any) -> None:
@@ -129,12 +134,14 @@ def test_a_rolled_up_table_may_have_more_keys_than_the_roll_up(parent: Any) -> N
 def test_a_roll_up_over_columns_that_are_no_keys_is_refused(parent: Any) -> None:
     """Their rows would be taken off the roll-up and never be counted."""
     parent.query(
-        "create table metrics.town_deltas (period integer, code integer, n bigint);"
+        "create table metrics.town_deltas (decade integer, code integer, n bigint);"
+        "create table metrics.towns (decade integer, code integer, n bigint);"
         "create table hired_employees.towns (id integer primary key, code integer);"
         "insert into rowdock.roll_ups values"
-        " ('hired_employees.towns', 'metrics.town_deltas', '1', 'period', '{code}', 'n')"
+        " ('hired_employees.towns', '{code}', 'id / 10', '{decade}', 'period', 'n',"
+        " 'metrics.town_deltas', 'metrics.towns')"
     )
-    with pytest.raises(psycopg2.errors.FeatureNotSupported, match="not all keys"):
+    with pytest.raises(psycopg2.errors.FeatureNotSupported, match="its roll-up counts by code"):
         parent.query("select rowdock.guard('hired_employees.towns')")
 
 
@@ -155,10 +162,10 @@ def test_guarding_again_changes_nothing(database: Any) -> None:
 @pytest.mark.parametrize(
     ("function", "event", "transition"),
     [
-        ("check_hired_employees", "insert", "referencing new table as added"),
-        ("uncount_hired_employees", "delete", "referencing old table as removed"),
-        ("forget_hired_employees", "truncate", ""),
-        ("wake_departments", "insert", "referencing new table as added"),
+        ("insert_hired_employees_hired_employees", "insert", "referencing new table as added"),
+        ("delete_hired_employees_hired_employees", "delete", "referencing old table as removed"),
+        ("truncate_hired_employees_hired_employees", "truncate", ""),
+        ("insert_hired_employees_departments", "insert", "referencing new table as added"),
     ],
 )
 def test_nobody_hangs_our_trigger_functions_on_a_table_of_his_own(
@@ -180,4 +187,82 @@ def test_no_function_of_ours_is_everybodys(module_database: Any) -> None:
         "select p.oid::regprocedure::text from pg_proc p, aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a"
         " where p.pronamespace in ('rowdock'::regnamespace, 'metrics'::regnamespace) and a.grantee = 0"
     )
-    assert executable == [("metrics.quarter_number(timestamp with time zone)",)]
+    assert executable == []
+
+
+def test_one_call_leads_back_to_native_keys_and_keeps_roll_up_and_wakeups(database: Any) -> None:
+    """And one more, with the keys NOT ENFORCED again, leads forth."""
+    s = "hired_employees"
+    keys = "select bool_and(conenforced), count(*) from pg_constraint where contype = 'f' and conrelid = %s::regclass"
+    missing = f"insert into {s}.hired_employees values (9, 'C', '2021-01-01Z', 1, 7)"
+    database.query(
+        f"insert into {s}.departments values (1, 'a'), (2, 'b'); insert into {s}.jobs values (1, 'b');"
+        f"insert into {s}.hired_employees values (1, 'A', '2021-01-01Z', 1, 1); delete from ingest_status.wakeups;"
+        f"select rowdock.native_keys('{s}.hired_employees')"
+    )
+    assert database.query(keys, f"{s}.hired_employees") == [(True, 2)]
+    database.query(
+        f"insert into {s}.hired_employees values (2, 'B', '2021-01-01Z', 1, 1), (3, 'C', '2022-04-01Z', 1, 1);"
+        f"delete from {s}.hired_employees where id = 1; insert into {s}.jobs values (2, 'c')"
+    )
+    cells = database.query("select * from metrics.hires_by_quarter order by 1")
+    assert cells == [(2021, 1, 1, 1, 1), (2022, 2, 1, 1, 1)]
+    assert database.query("select parent_table from ingest_status.wakeups") == [("jobs",)]
+    with pytest.raises(psycopg2.errors.ForeignKeyViolation) as native:
+        database.query(missing)
+    assert "RI_FKey" not in str(native.value)
+    assert {state for (state,) in database.query(STATES)} == {"in place"}
+
+    with closing(database.connect()) as connection, connection:
+        for key in ("department_id", "job_id"):
+            connection.cursor().execute(
+                f"alter table {s}.hired_employees alter constraint hired_employees_{key}_fkey not enforced"
+            )
+        connection.cursor().execute(f"select rowdock.guard('{s}.hired_employees')")
+    with pytest.raises(psycopg2.errors.ForeignKeyViolation, match="job_id_fkey"):
+        database.query(missing)
+    assert {state for (state,) in database.query(STATES)} == {"in place"}
+
+
+STATES = """
+    select g.state from unnest('{departments,jobs,hired_employees}'::text[]) t,
+      rowdock.guard_state(('hired_employees.' || t)::regclass) g
+"""
+
+
+def test_native_keys_are_refused_while_there_is_an_orphan(database: Any) -> None:
+    s = "hired_employees"
+    database.query(
+        f"alter table {s}.hired_employees disable trigger rowdock_insert;"
+        f"insert into {s}.hired_employees values (1, 'A', '2021-01-01Z', 1, 1)"
+    )
+    with pytest.raises(psycopg2.errors.ForeignKeyViolation):
+        database.query(f"select rowdock.native_keys('{s}.hired_employees')")
+
+
+@pytest.mark.parametrize(
+    ("change", "state"),
+    [
+        ("drop trigger rowdock_update on hired_employees.hired_employees", "missing"),
+        ("alter table hired_employees.hired_employees disable trigger rowdock_update", "disabled"),
+        ("alter table hired_employees.hired_employees enable trigger rowdock_update", "not always"),
+        ("alter table hired_employees.hired_employees enable replica trigger rowdock_update", "not always"),
+        ("create or replace function rowdock.update_hired_employees_hired_employees() returns trigger"
+         " language plpgsql security definer as 'begin return null; end'", "stale"),
+        ("alter function rowdock.update_hired_employees_hired_employees() security invoker", "stale"),
+        ("delete from rowdock.roll_ups; select rowdock.guard('hired_employees.hired_employees');"
+         "create trigger rowdock_update_too after update on hired_employees.hired_employees"
+         " for each statement execute function rowdock.update_hired_employees_hired_employees()", "left over"),
+        ("alter table hired_employees.hired_employees add boss integer references hired_employees.jobs not enforced",
+         "stale"),
+    ],
+    ids=["dropped", "disabled", "enabled", "replica", "hollow", "invoker", "one more", "a key was added"],
+)  # fmt: skip
+def test_a_guard_that_is_not_as_it_must_be_is_told(database: Any, change: str, state: str) -> None:
+    """guard_state() says so, and guard() puts right all but what is left over."""
+    states = "select state from rowdock.guard_state('hired_employees.hired_employees')"
+    assert set(database.query(states)) == {("in place",)}
+    database.query(change)
+    assert (state,) in database.query(states, role="api")
+    database.query("select rowdock.guard('hired_employees.hired_employees')")
+    assert ((state,) in database.query(states)) == (state == "left over")

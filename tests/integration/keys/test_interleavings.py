@@ -195,25 +195,25 @@ def test_an_older_snapshot_of_the_parents_session_is_refused(trial: Trial) -> No
 
 MUTANTS = {
     "the refusal of older snapshots": (
-        "release_departments",
+        "delete_hired_employees_departments",
         "current_setting('transaction_isolation') not in",
         "'read committed' not in",
         ORPHANED,
     ),
     "the lock on the parents": (
-        "check_hired_employees",
+        "insert_hired_employees_hired_employees",
         "for key share",
         "",
         Run("insert", "delete", ("read committed", "read committed"), "cpcpcp"),
     ),
     "the look at the children": (
-        "release_departments",
+        "delete_hired_employees_departments",
         "if found then",
         "if false then",
         Run("insert", "delete", ("read committed", "read committed"), "cccppp"),
     ),
     "the look at the parents": (
-        "check_hired_employees",
+        "insert_hired_employees_hired_employees",
         "if guard.present <> cardinality(guard.k1)",
         "if false",
         Run("insert", "delete", ("read committed", "read committed"), "pppccc"),

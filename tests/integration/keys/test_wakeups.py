@@ -125,7 +125,7 @@ def test_no_order_of_parking_and_coming_loses_a_wakeup(parents: Any, order: str,
 def test_without_the_parents_wakeup_a_row_would_wait_for_ever(database: Any) -> None:
     """These trials can fail: parked and drained before the parent's commit, nothing would wake the row."""
     database.query(f"alter database {database.name} set search_path = hired_employees")
-    database.query("alter table hired_employees.departments disable trigger rowdock_wake")
+    database.query("alter table hired_employees.departments disable trigger rowdock_insert")
     database.query(";".join(PARKING))
     with closing(database.connect("api")) as coming:
         coming.cursor().execute(COMING[1])
