@@ -174,7 +174,10 @@ def _guards(conn: connection, _dictionary: Dictionary, table: Table) -> Iterator
 
 def _rights(conn: connection, _dictionary: Dictionary, table: Table) -> Iterator[str]:
     name = f"{table.schema}.{table.key}"
-    for role, wanted in RIGHTS.items():
+    there = {role for (role,) in _rows(conn, "select rolname from pg_roles where starts_with(rolname, 'rowdock_')")}
+    for role in (r for r in RIGHTS if r not in there):
+        yield f": the role {role} does not exist: make it, and run select rowdock.guard('{name}') as the owner"
+    for role, wanted in ((r, w) for r, w in RIGHTS.items() if r in there):
         for right in ALL_RIGHTS:
             has = _rows(conn, "select has_table_privilege(%s, %s, %s)", role, name, right)[0][0]
             if has != (right in wanted):

@@ -62,9 +62,10 @@ def _check(given: Namespace, settings: Settings) -> int:
 def _keys(given: Namespace, settings: Settings) -> int:
     tables, rows = dictionary.load(), []
     with database(settings).connection() as conn:
+        states = {key: set(check.guard_states(conn, table).values()) for key, table in tables.tables.items()}
         for table in tables.tables.values():
-            safe = set(check.guard_states(conn, table).values()) <= {"in place"}
             for column in (c for c in table.columns if c.references):
+                safe = states[table.key] | states[str(column.references)] <= {"in place"}
                 orphans = check.count_orphans(conn, tables, table, column)
                 key = f"{table.schema}.{table.key}.{column.name}"
                 rows.append({"key": key, "parent": column.references, "guarded": safe, "orphans": orphans})
