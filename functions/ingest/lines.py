@@ -60,12 +60,12 @@ class Lines:
         Quotes around a field still belong to it.
         """
         if lines is None:
-            table = self.marks.reshape(-1, count)
+            inner = [np.ascontiguousarray(self.marks[place::count]) for place in range(count - 1)]
             starts, ends = self.starts, self.ends
         else:
-            table = self.marks[(self.mark_of_feed[lines] - (count - 1))[:, None] + np.arange(count)]
+            first = self.mark_of_feed[lines] - (count - 1)
+            inner = [self.marks[first + place] for place in range(count - 1)]
             starts, ends = self.starts[lines], self.ends[lines]
-        inner = [np.ascontiguousarray(table[:, i]) for i in range(count - 1)]
         return [starts, *[place + 1 for place in inner]], [*inner, ends]
 
 

@@ -100,7 +100,8 @@ def judge(column: Column, block: Block, starts: Ints, ends: Ints) -> tuple[Data,
     data, codes = ENGINES[column.kind](column, block, starts, ends)
     if codes is None:
         return data, None
-    blank = np.flatnonzero((codes > 0) & _has_blanks(block.array, starts, ends))
+    wrong = np.flatnonzero(codes)
+    blank = wrong[_has_blanks(block.array, starts[wrong], ends[wrong])]
     if not len(blank):
         return data, codes
     short_starts, short_ends = trimmed(block, starts[blank], ends[blank])
