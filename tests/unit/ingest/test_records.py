@@ -177,3 +177,28 @@ def test_a_window_gives_back_whole_lines_only() -> None:
     while window.grow() and not window.at_end:
         pass
     assert window.buffer[window.start : window.stop] == b"cd\nef\n"
+
+
+def test_one_field_may_fill_the_longest_record_and_a_line_may_have_ten_thousand_fields() -> None:
+    longest = EMPLOYEES.max_record_bytes
+    name = b"x" * (longest - len(b"1," + TAIL))
+    data = b"1," + name + TAIL + b"\n2,x" + name + TAIL + b"\n" + b"," * 9_999 + b"\n3,Cy" + TAIL
+    for careful in (False, True):
+        found = judge_file(EMPLOYEES, positional(EMPLOYEES), data, everyone, careful=careful)
+        assert [o.reasons for o in found] == [(), ("record.too_long",), COUNT, ()]
+        assert found[0].values is not None
+        assert found[0].values[1] == name
+
+
+@pytest.mark.parametrize("line", [b'1,"A\n', b'1,"A""\n', b'1,A"\n', b'"\n', b'1,"A"\n1,"B\n'])
+def test_however_quotes_are_strewn_no_line_is_read_more_than_twice(line: bytes) -> None:
+    """Going back to the second line must not make the time grow with the square of the file."""
+    judge = Judge(PAIRS, positional(PAIRS), everyone, block_bytes=4096)
+    reads, read = [], judge._reader.read
+    judge._reader.read = lambda *where: reads.append(where) or read(*where)
+    data = line * 5000
+    rows = sum(block.n for block in judge.blocks(io.BytesIO(data)))
+    blocks = len(data) // 4096 + 2
+    assert rows >= 5000
+    assert len(reads) <= data.count(b"\n") + blocks
+    assert all(stop - start <= PAIRS.max_record_bytes + 1 for _, start, stop in reads)
