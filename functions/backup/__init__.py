@@ -1,0 +1,1 @@
+"""The backup function: its trigger is main.py."""

@@ -9,6 +9,8 @@ from flask.typing import ResponseReturnValue
 from shared import events, identity, logs
 from shared.errors import CallerRefused, EventRefused, PermanentError, TransientError
 
+logs.configure()
+
 
 @functions_framework.http
 def ingest(request: flask.Request) -> ResponseReturnValue:

@@ -1,0 +1,1 @@
+"""The restore function: its trigger is main.py."""

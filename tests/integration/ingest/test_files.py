@@ -249,7 +249,9 @@ def test_the_real_files_end_as_the_data_sheet_says(dock: Dock, challenge_data: P
     }
     assert len(dock.employees()) == 1929
     assert len(dock.rejects()) == 70
-    assert dock.query("select quarter, sum(hired)::int from metrics.hires_by_quarter where year = 2021 group by 1") == [
+    assert dock.query(
+        "select quarter, sum(hired)::int from metrics.hires_by_quarter where year = 2021 group by 1 order by 1"
+    ) == [
         (1, 249),
         (2, 454),
         (3, 453),
