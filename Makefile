@@ -22,10 +22,10 @@ run: $(READY)        ## start the whole system here, on port 8887, until Ctrl-C
 	@$(RUN) -m local_emulator up $(ARGS)
 
 test: $(READY)       ## every test
-	$(RUN) -m pytest -n 2 --dist loadfile $(ARGS)
+	$(RUN) -m pytest -n 2 --dist worksteal $(ARGS)
 
-quick: $(READY)      ## the tests that take no more than seconds each
-	$(RUN) -m pytest -n 2 --dist loadfile -m "not slow" $(ARGS)
+quick: $(READY)      ## the tests that take no more than seconds each and start no emulator
+	$(RUN) -m pytest -n 2 --dist worksteal -m "not slow" tests/unit tests/integration $(ARGS)
 
 lint: $(READY)       ## ruff (rules and layout) and mypy
 	$(RUN) -m ruff check .

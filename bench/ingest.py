@@ -32,7 +32,7 @@ BYTES_A_ROW = 700  # of disk: three files, their copies in the store, tables, in
 KINDS = {"clean": 0.0, "1 % bad": 0.01, "100 % bad": 1.0}
 
 EMPTY = """
-truncate hired_employees.hired_employees, metrics.hires, metrics.hires_deltas,
+truncate hired_employees.hired_employees,
   ingest_status.parts, ingest_status.attempts, ingest_status.rejects, ingest_status.pending, ingest_status.wakeups,
   ingest_status.ingest_status
 """
