@@ -18,6 +18,7 @@ from functions.ingest.seen_keys import SeenKeys
 from functions.ingest.sender import Sender
 from functions.ingest.statements import Statements
 from shared import events
+from shared.dictionary import INTEGER_RANGE
 from shared.errors import (
     AmbiguousTable,
     ConstraintViolation,
@@ -342,14 +343,22 @@ class _Writer:
             thresholds.Reached: more of the table's rows would change than its dictionary entry allows.
         """
         counts, s = self._load.counts, self._statements
-        reason = {"reason": f"{s.table.primary_key}.duplicate", "load_id": self._load.id, "table": s.table.key}
+        reason: dict[str, Any] = {
+            "reason": f"{s.table.primary_key}.duplicate",
+            "load_id": self._load.id,
+            "table": s.table.key,
+        }
+        reason["parked"] = counts.pending > 0
         with self._conn.cursor() as cursor:
+            surely_double = self._seen.exact and s.table.key_column.kind in INTEGER_RANGE
             if self._doubles:
+                cursor.execute("analyze pg_temp.doubles")
+            if self._doubles and not surely_double:
                 self._ensure_stage(cursor)
                 cursor.execute(s.stage_first_doubles(), reason)
                 self._staged += cursor.rowcount
                 self._doubles -= cursor.rowcount
-            if self._waiting_doubles:
+            if self._waiting_doubles and not surely_double:
                 self._ensure_stage(cursor)
                 cursor.execute(s.park_first_waiting_doubles(), reason)
                 counts.pending += cursor.rowcount

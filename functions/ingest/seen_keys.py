@@ -10,19 +10,26 @@ BITS = 29
 
 
 class SeenKeys:
-    """Keys met so far, by their 64-bit codes; may say "met" of one that was not, never the opposite."""
+    """Keys met so far, by their 64-bit codes; may say "met" of one that was not, never the opposite.
+
+    Attributes:
+        exact: every code so far has had a bit of its own, so that "met" was always true.
+    """
 
     def __init__(self, bits: int = BITS) -> None:
         self._mask = np.int64((1 << bits) - 1)
         self._bitmap = np.zeros(1 << (bits - 3), np.uint8)
         self._highest = -1
+        self.exact = True
 
     def add(self, codes: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Note ``codes`` (any shape ``(n,)``) and tell of each whether it may have been met before, also among them."""
         if not len(codes):
             return np.zeros(0, bool)
         slots = codes & self._mask
-        increasing = bool((codes[1:] > codes[:-1]).all()) and codes[0] >= 0 and codes[-1] <= self._mask
+        own_slots = bool((slots == codes).all())
+        self.exact &= own_slots
+        increasing = own_slots and bool((codes[1:] > codes[:-1]).all())
         byte, bit = slots >> 3, np.left_shift(1, slots & 7).astype(np.uint8)
         if increasing and codes[0] > self._highest:
             met = np.zeros(len(codes), bool)

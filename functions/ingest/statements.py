@@ -150,8 +150,8 @@ class Statements:
             select %(load_id)s, d.record_number, d.line_number, d.byte_offset, d.byte_length, array[%(reason)s], d.raw
             from pg_temp.doubles d left join {name} t on t.{key} = d.{key}
             where t.{key} is null or not {same}
-               or exists (select from ingest_status.pending p where p.load_id = %(load_id)s
-                          and p.table_name = %(table)s and p.row_key = d.{key}::text)
+               or (%(parked)s and exists (select from ingest_status.pending p where p.load_id = %(load_id)s
+                                          and p.table_name = %(table)s and p.row_key = d.{key}::text))
             """
         ).format(rejects=INSERT_REJECTS, name=self.name, key=self.key, same=self._same("t", "d"))
 

@@ -143,3 +143,16 @@ def test_a_file_that_renames_most_departments_is_rolled_back(loaded_parents: Doc
     assert len(dock.rejects()) == 1
     assert dock.force("departments-2.csv")["state"] == "loaded"
     assert dock.query("select departments from hired_employees.departments order by id")[0] == ("Engineer",)
+
+
+def test_keys_that_share_a_bit_of_the_filter_are_told_apart(loaded_parents: Dock) -> None:
+    """Ids 2^29 apart look alike to the bitmap: both go in, or wait, and a true double is still found."""
+    dock = loaded_parents
+    near, far = b"5,Near,2021-11-07T02:48:42Z,1,1\n", b"536870917,Far,2021-11-07T02:48:42Z,1,1\n"
+    waiting = far.replace(b"536870917", b"536870918").replace(b",1,1\n", b",9,1\n")
+    early = waiting.replace(b"536870918", b"6")
+    fields = dock.drop("employees.csv", near + far + far + near.replace(b"Near", b"Other") + early + waiting + waiting)
+    assert [row[0] for row in dock.employees()] == [5, 536_870_917]
+    assert [row[1] for row in dock.pending()] == ["6", "536870918"]
+    assert (fields["rows_unchanged"], fields["rows_rejected"], fields["rows_pending"]) == (2, 1, 2)
+    assert [reasons for _, reasons, _ in dock.rejects()] == [["id.duplicate"]]
