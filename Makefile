@@ -24,8 +24,9 @@ run: $(READY)        ## start the whole system here, on port 8887, until Ctrl-C
 test: $(READY)       ## every test
 	$(RUN) -m pytest -n 2 --dist worksteal $(ARGS)
 
-quick: $(READY)      ## the tests that take no more than seconds each and start no emulator
-	$(RUN) -m pytest -n 2 --dist worksteal -m "not slow" tests/unit tests/integration $(ARGS)
+quick: $(READY)      ## the tests that take seconds and start no server but PostgreSQL
+	$(RUN) -m pytest -n 2 --dist worksteal -m "not slow" tests/unit tests/integration \
+		--ignore tests/integration/objectstore --ignore tests/integration/test_embedded_postgres.py $(ARGS)
 
 lint: $(READY)       ## ruff (rules and layout) and mypy
 	$(RUN) -m ruff check .

@@ -195,6 +195,9 @@ def shares(bench: Bench) -> list[str]:
         parts = (("function", run.function), ("PostgreSQL", run.backend), ("object store", run.store))
         text = ", ".join(f"{name} {used.cpu_s:.2f} s ({used.cpu_s / total:.0%})" for name, used in parts)
         found.append(f"{kind}: {run.seconds:.2f} s on the clock; processor time {text}")
+    for name, kind in (("limit", "employees_limit"), ("native", "employees_native")):
+        cpu_s = median(bench.references.server_cpu_s[kind])
+        found.append(f"{name}: {bench.times[name].median:.2f} s on the clock; processor time PostgreSQL {cpu_s:.2f} s")
     if bench.times["limit"].seconds:
         ours, limit = median(bench.times["ours, clean"].seconds), median(bench.times["limit"].seconds)
         found.append(f"clean: {ours / limit:.2f} of the limit's time (COPY of text, primary key alone)")

@@ -36,6 +36,12 @@ def usage(pids: Iterable[int]) -> Usage:
     return Usage(cpu_s, peak_mb)
 
 
+def ended_children_cpu_s(pid: int) -> float:
+    """Seconds of processor time of those children of ``pid`` that have ended and been waited for."""
+    fields = (PROC / str(pid) / "stat").read_text().rpartition(") ")[2].split()
+    return (int(fields[13]) + int(fields[14])) / TICKS_PER_S
+
+
 def forget_peaks(pids: Iterable[int]) -> None:
     """Let the peaks of ``pids`` start again at what they hold now, where we may (proc(5), clear_refs)."""
     for pid in pids:

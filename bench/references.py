@@ -5,8 +5,10 @@ from __future__ import annotations
 import shutil
 import subprocess
 import time
+from collections import defaultdict
 from pathlib import Path
 
+from bench.processes import ended_children_cpu_s
 from bench.rig import Rig
 
 DATABASE = "reference"
@@ -36,6 +38,7 @@ class References:
     def __init__(self, rig: Rig, samples: Path, work: Path) -> None:
         self._rig = rig
         self._work = work
+        self.server_cpu_s: dict[str, list[float]] = defaultdict(list)  # by table: PostgreSQL's part in each copy
         rig.query(f"create database {DATABASE} owner rowdock")
         rig.psql(TABLES, DATABASE)
         for name in CATALOGUES:
@@ -71,9 +74,18 @@ class References:
 
     def _copy(self, table: str, path: Path, options: str, rows: int) -> float:
         self._empty()
+        postmaster = self._rig.server.pid
+        before = ended_children_cpu_s(postmaster)
         took_s = self._rig.psql(f"\\copy {table} ({COLUMNS}) from '{path}' with ({options})\n", DATABASE)
+        self._wait_for_end()
+        self.server_cpu_s[table].append(ended_children_cpu_s(postmaster) - before)
         self._check(table, rows)
         return took_s
+
+    def _wait_for_end(self) -> None:
+        """Wait until psql's backend, which ends a moment after psql, has ended."""
+        while self._rig.backend_pids("rowdock"):
+            time.sleep(0.01)
 
     def _empty(self) -> None:
         self._rig.query("truncate employees_native, employees_limit", name=DATABASE)
