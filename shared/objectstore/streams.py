@@ -95,9 +95,8 @@ class Opened:
 class ObjectReader:
     """Reads one generation's bytes, from ``start`` up to ``end``; a context manager.
 
-    Nothing is read ahead by a thread: what the kernel's socket buffer holds (up to 6 MiB by Linux's default) is the
-    read-ahead, and decision 0004 has the figures. A line that drops is taken up again where it broke, in the same
-    generation.
+    No thread reads ahead: one that did won nothing (decision 0004). A line that drops is taken up again where it broke,
+    in the same generation.
 
     Attributes:
         info: the generation that is read.
