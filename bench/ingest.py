@@ -11,6 +11,7 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -211,6 +212,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=3, help="runs of each kind (default: %(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as JSON too")
     options = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the gigabytes in the folder go, too
     with tempfile.TemporaryDirectory(prefix="rowdock-bench-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         needed = options.rows * BYTES_A_ROW + (6 << 30)  # 4 GB of WAL, and room

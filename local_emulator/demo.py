@@ -337,6 +337,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=1, metavar="N")
     parser.add_argument("--storage", default="auto", metavar="auto|minio|seaweedfs|moto", help="default: %(default)s")
     options = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # an exit that leaves the blocks below, which clean up
 
     def say(line: str) -> None:
         print(line, flush=True)
