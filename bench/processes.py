@@ -42,6 +42,17 @@ def ended_children_cpu_s(pid: int) -> float:
     return (int(fields[13]) + int(fields[14])) / TICKS_PER_S
 
 
+def children(parent: int) -> set[int]:
+    """The children of ``parent`` that it has not waited for yet, ended or not."""
+    found = set()
+    for entry in PROC.iterdir():
+        with suppress(OSError, ValueError):
+            number = int(entry.name)
+            if int((entry / "stat").read_text().rpartition(") ")[2].split()[1]) == parent:
+                found.add(number)
+    return found
+
+
 def forget_peaks(pids: Iterable[int]) -> None:
     """Let the peaks of ``pids`` start again at what they hold now, where we may (proc(5), clear_refs)."""
     for pid in pids:

@@ -8,10 +8,11 @@ import time
 from collections import defaultdict
 from pathlib import Path
 
-from bench.processes import ended_children_cpu_s
+from bench.processes import children, ended_children_cpu_s
 from bench.rig import Rig
 
 DATABASE = "reference"
+END_TIMEOUT_S = 5.0
 CATALOGUES = ("departments", "jobs")
 COLUMNS = "id, employee_name, hired_date, department_id, job_id"
 # The same tables as anyone would set them up: primary keys, and foreign keys that the server enforces row by row.
@@ -75,16 +76,17 @@ class References:
     def _copy(self, table: str, path: Path, options: str, rows: int) -> float:
         self._empty()
         postmaster = self._rig.server.pid
-        before = ended_children_cpu_s(postmaster)
+        before, there = ended_children_cpu_s(postmaster), children(postmaster)
         took_s = self._rig.psql(f"\\copy {table} ({COLUMNS}) from '{path}' with ({options})\n", DATABASE)
-        self._wait_for_end()
+        self._wait_for_end(postmaster, there)
         self.server_cpu_s[table].append(ended_children_cpu_s(postmaster) - before)
         self._check(table, rows)
         return took_s
 
-    def _wait_for_end(self) -> None:
-        """Wait until psql's backend, which ends a moment after psql, has ended."""
-        while self._rig.backend_pids("rowdock"):
+    def _wait_for_end(self, postmaster: int, there: set[int]) -> None:
+        """Wait until psql's backend, which ends a moment after psql, has ended (or an autovacuum takes too long)."""
+        deadline = time.monotonic() + END_TIMEOUT_S
+        while not children(postmaster) <= there and time.monotonic() < deadline:
             time.sleep(0.01)
 
     def _empty(self) -> None:
