@@ -26,7 +26,6 @@ from shared.errors import (
     FileRefused,
     ObjectNotFound,
     RowdockError,
-    TransientError,
     UnknownTable,
 )
 
@@ -163,8 +162,7 @@ class _Loading:
             load.table_name = table.key
             self._note_known_content(conn)
             parked = self._load_rows(conn, table, info)
-        self._wake(table, parked)
-        return load.as_fields()
+        return load.as_fields() | self._wake(table, parked)
 
     def _is_done(self, conn: connection, generation: str | None) -> bool:
         load = self.load
@@ -241,19 +239,23 @@ class _Loading:
                 (self.load.id, info.size, self.load.counts.read),
             )
 
-    def _wake(self, table: Table, parked: int) -> None:
-        """Ask for a drain if rows may wait for what this load brought; the sweep is the net if the asking fails."""
+    def _wake(self, table: Table, parked: int) -> dict[str, str]:
+        """Ask for a drain if rows may wait for what this load brought; the sweep is the net.
+
+        The load has committed: whatever the asking meets, its event is done, and the log line says what it met.
+        """
         is_parent = bool(self.services.dictionary.children_of(table.key))
         if not parked and not (is_parent and self.load.counts.inserted):
-            return
+            return {}
         with self.side.cursor() as cursor:
             cursor.execute("select exists (select from ingest_status.pending)")
             if not cursor.fetchone()[0]:  # type: ignore[index]  # a select exists gives one row
-                return
+                return {}
         try:
             self.services.send(events.make(events.PENDING_DRAIN, {}))
-        except TransientError as error:
-            self.load.details["drain_not_sent"] = error.code
+        except RowdockError as error:
+            return {"drain_not_sent": error.code}
+        return {}
 
 
 class _Writer:

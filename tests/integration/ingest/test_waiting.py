@@ -10,6 +10,7 @@ import pytest
 
 from functions.ingest import work
 from shared import dictionary, events
+from shared.errors import SettingsError
 from tests.integration.ingest.conftest import JOBS, Dock
 
 EARLY = b"5,Early Bird,2021-11-07T02:48:42Z,9,1\n"
@@ -186,3 +187,18 @@ def test_a_column_may_reject_at_once_instead(make_dock: object) -> None:
     dock.drop("employees.csv", EARLY)
     assert dock.pending() == []
     assert [reasons for _, reasons, _ in dock.rejects()] == [["department_id.parent_missing"]]
+
+
+def test_a_load_that_committed_is_acknowledged_although_nothing_takes_its_wake_up(dock: Dock) -> None:
+    """No EVENTS_URL is set: the rows are in, the event is done, its log line says so, and the sweep drains later."""
+
+    def refuse(event: events.Event) -> None:
+        raise SettingsError("EVENTS_URL is not set")
+
+    alone = dataclasses.replace(dock, services=dataclasses.replace(dock.services, send=refuse))
+    fields = alone.drop("employees.csv", EARLY)
+    assert (fields["state"], fields["drain_not_sent"]) == ("loaded", "settings")
+    alone.drop("jobs.csv", JOBS)
+    alone.drop("departments.csv", b"9,Nine\n")
+    alone.ask(events.SWEEP)
+    assert names(dock) == ["Early Bird"]
