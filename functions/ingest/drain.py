@@ -114,6 +114,8 @@ def _bring_in(
             waits,
         )
         found = cursor.fetchall()
+        if not found:
+            return  # a newer load took them away since their keys were looked at
         load_id = found[0][0]
         numbers = [number for load, number in found if load == load_id]
         source = replay.origin(services, conn, load_id)

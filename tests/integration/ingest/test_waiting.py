@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
+from typing import Any
 
 import pytest
 
-from functions.ingest import work
+from functions.ingest import drain, work
 from shared import dictionary, events
 from shared.errors import SettingsError
 from tests.integration.ingest.conftest import JOBS, Dock
@@ -202,3 +203,22 @@ def test_a_load_that_committed_is_acknowledged_although_nothing_takes_its_wake_u
     alone.drop("departments.csv", b"9,Nine\n")
     alone.ask(events.SWEEP)
     assert names(dock) == ["Early Bird"]
+
+
+def test_a_drain_whose_rows_vanish_under_it_goes_on(waiting: Dock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A newer generation takes the parked row away between the look and the lock: nothing fails, nothing is left."""
+    look = drain._ready_keys
+
+    def look_then_lose(*where: Any) -> list[str]:
+        ready = look(*where)
+        if ready:
+            waiting.drop("employees.csv", EARLY.replace(b",9,1", b",1,1").replace(b"5,", b"6,", 1))
+        return ready
+
+    waiting.query("insert into hired_employees.departments values (1, 'One')")
+    waiting.query("insert into hired_employees.departments values (9, 'Nine')")
+    monkeypatch.setattr(drain, "_ready_keys", look_then_lose)
+    waiting.ask(events.PENDING_DRAIN)
+    assert waiting.pending() == []
+    assert [row[0] for row in waiting.employees()] == [6]
+    assert waiting.query("select count(*) from ingest_status.wakeups") == [(0,)]
