@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from functions.ingest import dialect, history, source, thresholds
+from functions.ingest.copy_binary import Fixed, tuples
 from functions.ingest.history import Attempt, Load
 from functions.ingest.judge import PENDING, REJECTED, Judge, Judged
 from functions.ingest.live_keys import LiveKeys
@@ -212,21 +213,22 @@ class _Loading:
         close_earlier_generations(conn, load)
         if parked:
             after_parking(conn, statements, load.id)
-        self._close_mended(conn, table, writer.reject_ids)
+        if writer.names_rejects:
+            self._close_mended(conn, table)
         history.record(conn, load)
         self._record_part(conn, info)
         return parked
 
-    def _close_mended(self, conn: connection, table: Table, reject_ids: list[tuple[int, int]]) -> None:
-        if not reject_ids:
-            return
+    def _close_mended(self, conn: connection, table: Table) -> None:
+        """Close the open rejects of this table that rows of the file named in ``_reject_id``."""
         with conn.cursor() as cursor:
+            cursor.execute("analyze pg_temp.mended")
             cursor.execute(
                 "update ingest_status.rejects r set closed_as = 'mended', closed_at = clock_timestamp(),"
-                " closed_by_load = %s from unnest(%s::bigint[], %s::bigint[]) m (load_id, record_number),"
-                " ingest_status.ingest_status l where r.load_id = m.load_id and r.record_number = m.record_number"
+                " closed_by_load = %s from pg_temp.mended m, ingest_status.ingest_status l"
+                " where r.load_id = m.load_id and r.record_number = m.record_number"
                 " and r.closed_as is null and l.id = r.load_id and l.table_name = %s",
-                (self.load.id, [a for a, _ in reject_ids], [b for _, b in reject_ids], table.key),
+                (self.load.id, table.key),
             )
             self.load.details["rejects_mended"] = cursor.rowcount
 
@@ -270,7 +272,7 @@ class _Writer:
         self._doubles = self._waiting_doubles = self._staged = 0
         self._seen = SeenKeys()
         self._live = LiveKeys(loading.side, statements)
-        self.reject_ids: list[tuple[int, int]] = []
+        self.names_rejects = False
 
     def stream(self, info: ObjectInfo) -> None:
         """Read the pinned generation and send its rows; a threshold that is reached on the way ends it early."""
@@ -327,7 +329,7 @@ class _Writer:
         counts.pending += len(pending)
         counts.rejected += len(rejected)
         counts.reasons.update(block.reason_counts())
-        self.reject_ids += block.reject_ids
+        self._send_mended(sender, block)
         self._note_last_id(block, accepted)
         thresholds.check_block(self._limits, counts, block.status)
 
@@ -336,6 +338,13 @@ class _Writer:
     ) -> None:
         if len(rows):
             sender.put(kind, encode(rows))
+
+    def _send_mended(self, sender: Sender, block: Judged) -> None:
+        """Set the ids of rejects that a mended file names aside in the database: there may be as many as rows."""
+        if block.reject_ids:
+            self.names_rejects = True
+            ids = np.array(block.reject_ids, np.int64)
+            sender.put("mended", tuples([Fixed(ids[:, 0], 8), Fixed(ids[:, 1], 8)], len(ids)))
 
     def _note_last_id(self, block: Judged, accepted: NDArray[np.int64]) -> None:
         if block.keys_exact and len(accepted):

@@ -69,6 +69,7 @@ class Statements:
         stage = sql.Identifier("pg_temp", "stage")
         doubles = sql.Identifier("pg_temp", "doubles")
         waiting_doubles = sql.Identifier("pg_temp", "waiting_doubles")
+        mended = sql.Identifier("pg_temp", "mended")
         rejects = sql.Identifier("ingest_status", "rejects")
         pending = sql.Identifier("ingest_status", "pending")
         all_columns = self.columns()
@@ -83,6 +84,10 @@ class Statements:
                     sql.SQL("{}, record_number, line_number, byte_offset, byte_length, raw").format(all_columns),
                 ),
                 sql.SQL("create temporary table doubles ({}, {}) on commit drop").format(self._typed(), RECORD_COLUMNS),
+            ),
+            "mended": Target(
+                self._copy(mended, sql.SQL("load_id, record_number")),
+                sql.SQL("create temporary table mended (load_id bigint, record_number bigint) on commit drop"),
             ),
             "waiting_doubles": Target(
                 self._copy(waiting_doubles, PENDING_COLUMNS),
