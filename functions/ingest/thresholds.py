@@ -140,13 +140,13 @@ def _copy_rejects(doomed: connection, second: connection, doomed_id: int, load_i
 
     feeder = threading.Thread(target=feed, name="keep-rejects", daemon=True)
     feeder.start()
-    with os.fdopen(read_end, "rb") as source, second.cursor() as cursor:
-        cursor.copy_expert(
-            sql.SQL("copy ingest_status.rejects ({}) from stdin (format binary)").format(REJECT_COLUMNS),
-            source,
-            1 << 20,
-        )
-        feeder.join()
-        if failures:
-            raise failures[0]
-        return cursor.rowcount
+    copied = sql.SQL("copy ingest_status.rejects ({}) from stdin (format binary)").format(REJECT_COLUMNS)
+    try:
+        with os.fdopen(read_end, "rb") as source, second.cursor() as cursor:
+            cursor.copy_expert(copied, source, 1 << 20)
+            rejected = cursor.rowcount
+    finally:
+        feeder.join()  # closing the pipe ended it: nobody else may use its connection before that
+    if failures:
+        raise failures[0]
+    return rejected
