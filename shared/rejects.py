@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from shared.dictionary import Dictionary
     from shared.settings import Settings
 
-REJECT_ID = re.compile(r"([1-9][0-9]*)-([1-9][0-9]*)\Z")
+REJECT_ID = re.compile(r"([1-9][0-9]{0,17})-([1-9][0-9]{0,17})\Z")  # both parts are bigint: 18 digits always fit
 PAGE_ROWS = 10_000
 
 LOAD_COLUMNS = (

@@ -5,16 +5,15 @@ Whatever is faster must agree with this module on every input.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
 from functions.ingest.dialect import REJECT_ID, Dialect
 from functions.ingest.fields import FieldReader, Unread
 from shared import reasons, rules
 from shared.dictionary import Table
+from shared.rejects import REJECT_ID
 from shared.rules import Value
 
-REJECT_ID_TEXT = re.compile(r"([1-9][0-9]{0,17})-([1-9][0-9]{0,17})\Z")
 RAW_CHARACTERS = 8192  # what a reject keeps of its record
 SHOWN_BYTES = 4 * RAW_CHARACTERS + 4  # enough for that: no character has more than four bytes
 
@@ -76,7 +75,7 @@ class RecordReader:
 
 def parse_reject_id(text: str) -> tuple[int, int] | None:
     """(load id, record number) of a text such as ``12-345``, or None."""
-    found = REJECT_ID_TEXT.match(text.strip(rules.BLANKS))
+    found = REJECT_ID.match(text.strip(rules.BLANKS))
     return (int(found[1]), int(found[2])) if found else None
 
 
