@@ -9,9 +9,8 @@ from dataclasses import dataclass
 
 from functions.ingest.dialect import REJECT_ID, Dialect
 from functions.ingest.fields import FieldReader, Unread
-from shared import reasons, rules
+from shared import reasons, rejects, rules
 from shared.dictionary import Table
-from shared.rejects import REJECT_ID
 from shared.rules import Value
 
 RAW_CHARACTERS = 8192  # what a reject keeps of its record
@@ -75,7 +74,7 @@ class RecordReader:
 
 def parse_reject_id(text: str) -> tuple[int, int] | None:
     """(load id, record number) of a text such as ``12-345``, or None."""
-    found = REJECT_ID.match(text.strip(rules.BLANKS))
+    found = rejects.REJECT_ID.match(text.strip(rules.BLANKS))
     return (int(found[1]), int(found[2])) if found else None
 
 
