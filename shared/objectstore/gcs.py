@@ -216,11 +216,14 @@ class _Upload:
 
     @contextmanager
     def _creating(self) -> Iterator[None]:
-        """Pass over the failure of a request whose own first try had worked, unheard."""
+        """Pass over the failure of a request whose own first try had worked, unheard.
+
+        A resumable upload that has ended may be gone: who asks for it again is answered 404, and the object is there.
+        """
         try:
             with _errors(self._uri, precondition=ObjectExists, missing=StoreRefused):
                 yield
-        except (ObjectExists, StoreUnavailable):
+        except (ObjectExists, StoreRefused, StoreUnavailable):
             if not self._is_own():
                 raise
 
