@@ -6,6 +6,7 @@ import asyncio
 import datetime
 import os
 import re
+import sys
 import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
@@ -229,12 +230,12 @@ class Emulator:
         """Return what makes psql, any S3 client, curl and ``rowdock`` work at once."""
         if self._database is None:
             return {}
-        binaries = self._database.binaries()
-        path = os.environ.get("PATH", "")
+        own = Path(sys.executable).parent  # where ``rowdock`` and this Python are, activated or not
+        folders = [*filter(None, [self._database.binaries()]), own, os.environ.get("PATH", os.defpath)]
         return {
             **self._database.libpq_variables(),
             **self._aws_variables(),
-            "PATH": f"{binaries}{os.pathsep}{path}" if binaries else path,
+            "PATH": os.pathsep.join(map(str, folders)),
             "ROWDOCK_ENVIRONMENT": "emulator",
             "ROWDOCK_URL": self.url,
             "DATABASE_URL": self._database.owner_url,

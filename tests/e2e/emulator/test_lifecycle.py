@@ -110,9 +110,10 @@ print(names, outbound.exchange("GET", os.environ["ROWDOCK_URL"] + "/api/jobs")[0
 
 
 def test_exec_without_an_emulator_starts_one_for_the_command(project):
-    """A fresh one on free ports, ended with the command; the folder's own state is not touched."""
-    done = project.call("exec", "--", "psql", "-XAtc", "select 6 * 7")
-    assert (done.returncode, done.stdout) == (0, "42\n"), done.stderr
+    """A fresh one on free ports, ended with the command; psql and rowdock are found though nothing is on PATH."""
+    commands = "psql -XAtc 'select 6 * 7' && rowdock check"
+    done = project.call("exec", "--", "/bin/sh", "-c", commands, env={"PATH": "/nowhere"})
+    assert (done.returncode, done.stdout) == (0, "42\ndictionary and database agree\n"), done.stderr
     assert not (project.state.path / "queue.db").exists()
     wait_for(lambda: not processes_of(project.folder / "deploy.yaml"), "the end of every process", 15)
 
