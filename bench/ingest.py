@@ -1,6 +1,6 @@
 """Ingest, from an object in the bucket to committed rows with roll-ups kept, beside PostgreSQL's own COPY and pgloader.
 
-``python -m bench.ingest [--rows N] [--rounds N] [--json FILE]``. Ours is the function itself under functions-framework,
+``python -m bench.ingest [--rows N] [--rounds N] [--no-sizes] [--json FILE]``. Ours is the function itself under functions-framework,
 called as the platform calls it, working as the production role ``ingest``. Runs alternate, figures are medians, every
 table is emptied and a checkpoint made before each run, and each run's result is checked: a wrong load is no fast load.
 """
@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 
@@ -31,6 +31,10 @@ from local_emulator.samples import REJECTED_KINDS, Expected, Plan, spread
 SMALL_ROWS, SMALL_FILES = 2000, 11
 BYTES_A_ROW = 700  # of disk: three files, their copies in the store, tables, indexes and WAL
 KINDS = {"clean": 0.0, "1 % bad": 0.01, "100 % bad": 1.0}
+# The sizes that tests scale down, for --rows 5,000,000 (250 MB); each is loaded once: 2 GB, and 1 GB whose last record
+# opens a quote that never closes.
+GIANT_TIMES, OPEN_QUOTE_TIMES = 8, 4
+OPEN_QUOTE = b'\n2147483647,"Never closed,2021-01-01T00:00:00Z,1,1\n'
 
 EMPTY = """
 truncate hired_employees.hired_employees,
@@ -77,13 +81,19 @@ class Bench:
             on.deliver(name)  # these warm the function up, too
         self.references = References(on, folder, folder)
 
-    def prepare(self, kind: str, rows: int, bad: float) -> Path:
-        """Generate one file of employees and put it into the bucket."""
-        name = f"employees {kind}.csv"
-        self.rig.say(f"generating {name}: {rows:,} rows")
-        self.expected[kind] = samples.write_employees(self.folder / name, Plan(rows, bad=spread(bad, REJECTED_KINDS)))
-        self.rig.put(name, self.folder / name)
-        return self.folder / name
+    def prepare(self, kind: str, plan: Plan, last: bytes = b"") -> Path:
+        """Generate one file of employees, put it into the bucket; ``last`` is one more record, rejected for its quote."""
+        path = self.folder / f"employees {kind}.csv"
+        self.rig.say(f"generating {path.name}: {plan.employees:,} rows")
+        expected = samples.write_employees(path, plan)
+        if last:
+            with path.open("ab") as file:
+                file.write(last)
+            rejected = {**expected.rejected, "record.quote": expected.rejected.get("record.quote", 0) + 1}
+            expected = replace(expected, rows=expected.rows + 1, rejected=rejected, size=path.stat().st_size)
+        self.expected[kind] = expected
+        self.rig.put(path.name, path)
+        return path
 
     def ours(self, kind: str, *, counts: bool = True) -> None:
         """Load the file of ``kind`` by an event into empty tables, check the result; keep its time if it counts."""
@@ -154,10 +164,23 @@ class Bench:
             for step in steps if number % 2 == 0 else reversed(steps):
                 step()
 
+    def full_sizes(self) -> None:
+        """Every row waiting for its parent, 2 GB, and 1 GB that ends in an open quote: once each, checked as the rest."""
+        plans = {
+            "all waiting": (Plan(self.rows, bad={"unknown_parent": 1.0}), b""),
+            "2 GB": (Plan(self.rows * GIANT_TIMES), b""),
+            "1 GB, open quote last": (Plan(self.rows * OPEN_QUOTE_TIMES), OPEN_QUOTE),
+        }
+        for kind, (plan, last) in plans.items():
+            path = self.prepare(kind, plan, last)
+            path.unlink()  # the store has it, and the disk is not endless
+            self.ours(kind)
+            self.rig.store.delete(BUCKET, path.name, self.rig.store.stat(BUCKET, path.name).generation)
+
     def against_pgloader(self, rounds: int) -> None:
         """A fifth of the rows (1 M of 5 M) by us and by pgloader in turn."""
         rows = max(self.rows // 5, 1)
-        path = self.prepare("fifth", rows, 0.0)
+        path = self.prepare("fifth", Plan(rows))
         for _ in range(rounds):
             self.note("pgloader", self.references.pgloader(path, rows))
             self.ours("fifth")
@@ -180,6 +203,10 @@ def lines(bench: Bench) -> list[Line]:
         under("2,000-row file, PUT to committed, warm", times["small file"].median, 0.3, "s", str(times["small file"])),
         under("function's peak RSS over all runs", function_mb, 300, "MB"),
     ]
+    known = {"fifth", *KINDS}
+    for kind, expected in ((kind, bench.expected[kind]) for kind in bench.runs if kind not in known):
+        work = f"{expected.rows:,} rows ({expected.size / 1e9:.2g} GB), {kind}"
+        found.append(Line(work, str(times[f"ours, {kind}"])))
     return found + [_peak(kind, runs) for kind, runs in bench.runs.items()]
 
 
@@ -211,21 +238,25 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.ingest", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--rows", type=int, default=5_000_000, help="rows of each large file (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="runs of each kind (default: %(default)s)")
+    parser.add_argument("--no-sizes", action="store_true", help="leave the files of 1 and 2 GB out")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as JSON too")
     options = parser.parse_args(arguments)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the gigabytes in the folder go, too
     with tempfile.TemporaryDirectory(prefix="rowdock-bench-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
-        needed = options.rows * BYTES_A_ROW + (6 << 30)  # 4 GB of WAL, and room
+        rows = options.rows * (1 if options.no_sizes else GIANT_TIMES / 2)  # one file at a time, and no copy of it
+        needed = rows * BYTES_A_ROW + (6 << 30)  # 4 GB of WAL, and room
         if shutil.disk_usage(folder).free < needed:
             parser.error(f"{folder.parent} lacks {needed / 1e9:.0f} GB of room; set TMPDIR or ask for fewer --rows")
         environment = {"DEADLINE_S": "850"}
         with rig.running(folder, lambda text: print(f"  {text}", file=sys.stderr, flush=True), environment) as on:
             bench = Bench(on, folder, options.rows)
             for kind, share in KINDS.items():
-                bench.prepare(kind, options.rows, share)
+                bench.prepare(kind, Plan(options.rows, bad=spread(share, REJECTED_KINDS)))
             bench.alternate(options.rounds)
             bench.against_pgloader(options.rounds)
+            if not options.no_sizes:
+                bench.full_sizes()
             bench.ours("clean", counts=False)  # so that the small files meet a full table
             bench.small_files()
             settings, store = on.settings(), on.store_server.kind
