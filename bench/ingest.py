@@ -1,8 +1,9 @@
 """Ingest, from an object in the bucket to committed rows with roll-ups kept, beside PostgreSQL's own COPY and pgloader.
 
-``python -m bench.ingest [--rows N] [--rounds N] [--no-sizes] [--json FILE]``. Ours is the function itself under functions-framework,
-called as the platform calls it, working as the production role ``ingest``. Runs alternate, figures are medians, every
-table is emptied and a checkpoint made before each run, and each run's result is checked: a wrong load is no fast load.
+``python -m bench.ingest [--rows N] [--rounds N] [--no-sizes] [--json FILE]``. Ours is the function itself under
+functions-framework, called as the platform calls it, working as the production role ``ingest``. Runs alternate, figures
+are medians, every table is emptied and a checkpoint made before each run, and each run's result is checked: a wrong
+load is no fast load.
 """
 
 from __future__ import annotations
@@ -82,7 +83,7 @@ class Bench:
         self.references = References(on, folder, folder)
 
     def prepare(self, kind: str, plan: Plan, last: bytes = b"") -> Path:
-        """Generate one file of employees, put it into the bucket; ``last`` is one more record, rejected for its quote."""
+        """Generate a file of employees and put it into the bucket; ``last``: one more record, with an open quote."""
         path = self.folder / f"employees {kind}.csv"
         self.rig.say(f"generating {path.name}: {plan.employees:,} rows")
         expected = samples.write_employees(path, plan)
@@ -165,11 +166,11 @@ class Bench:
                 step()
 
     def full_sizes(self) -> None:
-        """Every row waiting for its parent, 2 GB, and 1 GB that ends in an open quote: once each, checked as the rest."""
+        """Every row waiting for its parent; eight times the rows; four times, with an open quote last: once each."""
         plans = {
             "all waiting": (Plan(self.rows, bad={"unknown_parent": 1.0}), b""),
-            "2 GB": (Plan(self.rows * GIANT_TIMES), b""),
-            "1 GB, open quote last": (Plan(self.rows * OPEN_QUOTE_TIMES), OPEN_QUOTE),
+            "8 times the rows": (Plan(self.rows * GIANT_TIMES), b""),
+            "4 times, open quote last": (Plan(self.rows * OPEN_QUOTE_TIMES), OPEN_QUOTE),
         }
         for kind, (plan, last) in plans.items():
             path = self.prepare(kind, plan, last)
