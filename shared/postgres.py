@@ -172,10 +172,25 @@ class Database:
         url: libpq connection string.
         application_name: what ``pg_stat_activity`` shows.
         wait_s: seconds to wait for a free connection.
+        statement_timeout_s: for statements in autocommit, kept by the server; None for what the role's settings say.
+        lock_timeout_s: likewise, for one lock.
     """
 
-    def __init__(self, url: str, *, application_name: str, pool_size: int = 8, wait_s: float = 5.0) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        application_name: str,
+        pool_size: int = 8,
+        wait_s: float = 5.0,
+        statement_timeout_s: float | None = None,
+        lock_timeout_s: float | None = None,
+    ) -> None:
         self._url = url
+        self._options = "-c timezone=UTC -c datestyle=ISO"
+        for name, limit_s in (("statement_timeout", statement_timeout_s), ("lock_timeout", lock_timeout_s)):
+            if limit_s is not None:
+                self._options += f" -c {name}={max(1, min(int(limit_s * 1000), LONGEST_TIMEOUT_MS))}"
         self._application_name = application_name
         self._pool_size = pool_size
         self._wait_s = wait_s
@@ -183,7 +198,7 @@ class Database:
 
     @contextlib.contextmanager
     def connection(self) -> Iterator[Connection]:
-        """A connection in autocommit, for single statements; their time is limited by the role's settings alone.
+        """A connection in autocommit, for single statements; ``statement_timeout_s`` limits their time.
 
         Raises:
             RowdockError: what went wrong, by ``translate``; DatabaseUnavailable if none came free in time.
@@ -263,7 +278,7 @@ class Database:
             application_name=self._application_name,
             connect_timeout=CONNECT_TIMEOUT_S,
             tcp_user_timeout=UNACKNOWLEDGED_MS,
-            options="-c timezone=UTC -c datestyle=ISO",
+            options=self._options,
             **KEEPALIVE,
         )
         require_server(conn)

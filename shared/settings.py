@@ -31,6 +31,12 @@ class Settings:
         caller_audience: ``aud`` that a token for this function carries.
         caller_identities: ``email`` or ``sub`` of who may call.
         identity_token_url: where a token for our own outgoing events is had (metadata server, emulator), or None.
+        api_auth: ``required`` asks every caller of the API for a key or a token; ``off`` is accepted under the
+            emulator, from loopback, alone.
+        api_jwt_issuer: ``iss`` of the tokens (OIDC) that the API takes; empty for none.
+        api_jwt_audience: ``aud`` that they carry.
+        api_jwt_jwks_url: where their issuer's public keys are.
+        api_jwt_scope_claim: claim that holds their scopes, as words in a text or as a list.
         deadline_s: seconds that one invocation may take, a little under the platform's own limit.
         pool_size: connections that one process may hold.
         environment: ``emulator`` on a laptop, ``production`` anywhere else.
@@ -47,6 +53,11 @@ class Settings:
     caller_audience: str
     caller_identities: tuple[str, ...]
     identity_token_url: str | None
+    api_auth: Literal["required", "off"]
+    api_jwt_issuer: str
+    api_jwt_audience: str
+    api_jwt_jwks_url: str
+    api_jwt_scope_claim: str
     deadline_s: float
     pool_size: int
     environment: Literal["emulator", "production"]
@@ -67,6 +78,15 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
         raise SettingsError("ROWDOCK_ENVIRONMENT takes emulator or production")
     if caller_auth == "off" and environment != "emulator":
         raise SettingsError("CALLER_AUTH=off is for the emulator alone; set oidc or platform")
+    api_auth = env.get("API_AUTH", "required")
+    if api_auth not in ("required", "off"):
+        raise SettingsError("API_AUTH takes required or off")
+    if api_auth == "off" and environment != "emulator":
+        raise SettingsError("API_AUTH=off is for the emulator alone; leave it out, and make keys: rowdock api-keys new")
+    jwt = {name: env.get(name, "") for name in ("API_JWT_ISSUER", "API_JWT_AUDIENCE", "API_JWT_JWKS_URL")}
+    if any(jwt.values()) and not all(jwt.values()):
+        absent = " and ".join(name for name, value in jwt.items() if not value)
+        raise SettingsError(f"tokens need issuer, audience and key set together: set {absent} too")
     return Settings(
         database_url=env.get("DATABASE_URL", ""),
         storage_url=env.get("STORAGE_URL", "gs://"),
@@ -79,6 +99,11 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
         caller_audience=env.get("CALLER_AUDIENCE", ""),
         caller_identities=tuple(part.strip() for part in env.get("CALLER_IDENTITIES", "").split(",") if part.strip()),
         identity_token_url=env.get("IDENTITY_TOKEN_URL") or None,
+        api_auth=api_auth,  # type: ignore[arg-type]  # checked above
+        api_jwt_issuer=jwt["API_JWT_ISSUER"],
+        api_jwt_audience=jwt["API_JWT_AUDIENCE"],
+        api_jwt_jwks_url=jwt["API_JWT_JWKS_URL"],
+        api_jwt_scope_claim=env.get("API_JWT_SCOPE_CLAIM", "scope"),
         deadline_s=_number(env, "DEADLINE_S", 500.0),
         pool_size=int(_number(env, "POOL_SIZE", 8)),
         environment=environment,  # type: ignore[arg-type]  # checked above

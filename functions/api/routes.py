@@ -1,0 +1,85 @@
+"""The route table: which code answers which method and path, and who may call it; resources by the dictionary."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from werkzeug.exceptions import MethodNotAllowed, NotFound
+from werkzeug.routing import Map, Rule
+
+from functions.api.problems import Problem
+
+if TYPE_CHECKING:
+    from functions.api.access import Policy
+    from functions.api.messages import Call, Response
+    from shared.dictionary import Dictionary, Table
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One method of one path.
+
+    Attributes:
+        path: in werkzeug's notation, such as ``/api/jobs/<id>``.
+        operation: name of what it does, the same for every table: ``rows.list``.
+        policy: the scope that its caller needs.
+        table: the table that a resource's route is about.
+    """
+
+    method: str
+    path: str
+    operation: str
+    policy: Policy
+    handler: Callable[[Call], Response] = field(repr=False)
+    table: Table | None = None
+
+
+class RouteTable:
+    """Finds the route of a request.
+
+    Args:
+        routes: no two of one method and path.
+    """
+
+    def __init__(self, routes: Sequence[Route]) -> None:
+        self.routes = tuple(routes)
+        by_path: dict[str, dict[str, Route]] = {}
+        for route in routes:
+            if by_path.setdefault(route.path, {}).setdefault(route.method, route) is not route:
+                raise ValueError(f"{route.method} {route.path} is there twice")
+        for methods in by_path.values():
+            if "GET" in methods:
+                methods["HEAD"] = methods["GET"]
+        self._by_path = by_path
+        rules = [Rule(path, endpoint=path) for path in by_path]
+        self._map = Map(rules, strict_slashes=False, merge_slashes=False)
+        self._urls = self._map.bind("")
+
+    def match(self, method: str, path: str) -> tuple[Route | None, dict[str, Any]]:
+        """The route and its parameters; no route for OPTIONS, whose parameters hold the ``allow`` header then.
+
+        Raises:
+            Problem: 404 or 405.
+        """
+        try:
+            pattern, parameters = self._urls.match(path, method="GET")
+        except (NotFound, MethodNotAllowed):
+            raise Problem(404, "route.not_found", "There is nothing at this path; /docs lists what there is.") from None
+        methods = self._by_path[pattern]
+        allow = ", ".join(sorted({*methods, "OPTIONS"}))
+        if method == "OPTIONS":
+            return None, {"allow": allow}
+        if method not in methods:
+            detail = f"This path knows {allow}."
+            raise Problem(405, "request.method", detail, headers={"Allow": allow})
+        return methods[method], dict(parameters)
+
+
+def table(dictionary: Dictionary) -> RouteTable:
+    """Every route that there is."""
+    from functions.api import health
+
+    found = list(health.ROUTES)
+    return RouteTable(found)
