@@ -106,6 +106,7 @@ def _add_up(up: argparse.ArgumentParser) -> None:
     up.add_argument(
         "--time-scale", type=float, default=0.1, metavar="X", help="pauses before retries times X (%(default)s)"
     )
+    up.add_argument("--api-keys", action="store_true", help="the API asks for keys (exec -- rowdock api-keys new NAME)")
     up.add_argument("--listing", type=float, metavar="S", help="seconds between two listings of the bucket")
     up.add_argument("--deploy", type=Path, default=Path("deploy.yaml"), metavar="FILE", help="(%(default)s)")
     up.set_defaults(run=_up)
@@ -121,6 +122,7 @@ def _up(given: argparse.Namespace) -> int:
         fresh=given.fresh,
         time_scale=given.time_scale,
         listing_s=given.listing,
+        api_keys=given.api_keys,
     )
     return lifecycle.up_detached(passed) if given.detach else lifecycle.up(passed)
 

@@ -60,6 +60,7 @@ class Options:
         db: auto or the URL of a database that its role owns.
         time_scale: what the pauses before retries are multiplied with.
         listing_s: seconds between two listings of the bucket; None for what suits the store.
+        api_keys: the API asks for keys, as in production, instead of answering everybody on this machine.
     """
 
     state: Path
@@ -70,6 +71,7 @@ class Options:
     fresh: bool = False
     time_scale: float = 0.1
     listing_s: float | None = None
+    api_keys: bool = False
 
 
 class Emulator:
@@ -212,6 +214,7 @@ class Emulator:
             "CALLER_JWKS_URL": f"{self.url}/_identity/keys",
             "CALLER_AUDIENCE": self._audience(name),
             "CALLER_IDENTITIES": TRIGGER,
+            "API_AUTH": "required" if self.options.api_keys else "off",
         }
 
     def _audience(self, function: str) -> str:

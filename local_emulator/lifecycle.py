@@ -47,6 +47,7 @@ class Passed:
     fresh: bool = False
     time_scale: float = 0.1
     listing_s: float | None = None
+    api_keys: bool = False
 
     def arguments(self) -> list[str]:
         """Return the same as command line."""
@@ -55,6 +56,7 @@ class Passed:
             *("up", "--state", str(self.state), "--deploy", str(self.deploy), "--port", str(self.port)),
             *("--storage", self.storage, "--db", self.db, "--time-scale", str(self.time_scale)),
             *(["--fresh"] if self.fresh else []),
+            *(["--api-keys"] if self.api_keys else []),
             *listing,
         ]
 
@@ -78,6 +80,7 @@ def up(passed: Passed) -> int:
         fresh=passed.fresh,
         time_scale=passed.time_scale,
         listing_s=passed.listing_s,
+        api_keys=passed.api_keys,
     )
     try:
         return asyncio.run(_until_signalled(Emulator(options, described, Terminal())))

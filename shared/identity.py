@@ -25,6 +25,7 @@ KEYS_LIFETIME_WITHOUT_ANSWER_S = 24 * 3600.0  # as long as a platform keeps a re
 REFETCH_PAUSE_S = 10.0  # a stranger's made-up key ids cost one fetch in this time, not one each
 FETCH_TIMEOUT_S = 5.0
 LEEWAY_S = 30.0
+ALGORITHMS = ["RS256", "ES256"]  # public keys alone: a token never says itself how it is to be checked
 TOKEN_MARGIN_S = 300.0
 STRIPPED_SIGNATURE = "SIGNATURE_REMOVED_BY_GOOGLE"  # what Cloud Run leaves once its own IAM check passed
 
@@ -45,8 +46,13 @@ def require_caller(headers: Mapping[str, str], settings: Settings) -> str:
         return settings.caller_auth
     if not settings.caller_audience or not settings.caller_identities:
         raise SettingsError("CALLER_AUTH=oidc needs CALLER_AUDIENCE and CALLER_IDENTITIES")
-    claims = _claims(_bearer(headers), settings)
-    names = [claims.get("sub"), claims.get("email") if claims.get("email_verified", True) is True else None]
+    told = claims(
+        _bearer(headers),
+        issuer=settings.caller_issuer,
+        audience=settings.caller_audience,
+        jwks_url=settings.caller_jwks_url,
+    )
+    names = [told.get("sub"), told.get("email") if told.get("email_verified", True) is True else None]
     for identity in settings.caller_identities:
         if identity in names:
             return identity
@@ -63,22 +69,31 @@ def _bearer(headers: Mapping[str, str]) -> str:
     return token.strip()
 
 
-def _claims(token: str, settings: Settings) -> dict[str, Any]:
-    """Return the claims of ``token`` after its signature, issuer, audience and times were checked."""
+def claims(token: str, *, issuer: str, audience: str, jwks_url: str) -> dict[str, Any]:
+    """Return the claims of ``token`` after its signature, issuer, audience and times were checked.
+
+    Raises:
+        CallerRefused: it does not hold; says what is wrong, not what would be right.
+        ServiceUnavailable: the issuer's keys cannot be had; try again.
+    """
     import jwt
 
     try:
-        key = _KEYS.key(settings.caller_jwks_url, str(jwt.get_unverified_header(token).get("kid")))
+        key = _KEYS.key(jwks_url, str(jwt.get_unverified_header(token).get("kid")))
         return jwt.decode(
             token,
             key,
-            algorithms=["RS256"],
-            issuer=settings.caller_issuer,
-            audience=settings.caller_audience,
+            algorithms=ALGORITHMS,
+            issuer=issuer,
+            audience=audience,
             leeway=LEEWAY_S,
             options={"require": ["exp", "iat", "iss", "aud"]},
         )
-    except jwt.PyJWTError as error:
+    except (
+        jwt.PyJWTError,
+        ValueError,
+        TypeError,
+    ) as error:  # the latter two: a key of another kind than the token says
         raise CallerRefused(f"the identity token does not hold: {type(error).__name__}") from None
 
 

@@ -15,7 +15,9 @@ import pytest
 
 from local_emulator.postgresql import TEST_SETTINGS, PostgresServer
 from shared.migrate import migrate
+from tests.recording import http_server
 
+__all__ = ["http_server"]  # a fixture that lives beside its server
 ROOT = Path(__file__).resolve().parent.parent
 CHALLENGE = ROOT.parent / "shared" / "data" / "challenge"
 OWNER = "rowdock"

@@ -1,20 +1,41 @@
-"""Who may do what: every route has a policy, every caller is somebody."""
+"""Who may do what: every route has a policy, every caller is somebody.
+
+A caller shows an API key (``X-API-Key``, or as a bearer token) or a token of the configured issuer (OIDC). What was
+proved once is remembered for a while, so that a request costs neither a look into the database nor a signature.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+import re
+import threading
+import time
+from collections import OrderedDict, deque
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import urlsplit
 
 from functions.api.problems import Problem
+from shared import api_keys, identity
+from shared.api_keys import SCOPES
+from shared.errors import CallerRefused
 
 if TYPE_CHECKING:
     from functions.api.messages import Request
     from functions.api.services import Services
+    from shared.settings import Settings
 
 Policy = Literal["open", "read", "write", "admin", "platform"]
-# A scope includes those before it.
-SCOPES = ("read", "write", "admin")
+
+REMEMBERED = 4096  # proofs
+KEY_LIFETIME_S = 30.0  # how long a revoked key may go on in a process that knows it
+TOKEN_LIFETIME_S = 300.0  # a token is checked again after this, or when it ends
+FAILURES_WINDOW_S = 60.0
+REALM = 'Bearer realm="rowdock"'
+LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
+SAFE_SUBJECT = re.compile(r"[^A-Za-z0-9._@|:-]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +43,8 @@ class Principal:
     """A caller.
 
     Attributes:
-        name: for the log and for what is kept by caller, such as ``key:3f9c…`` or ``jwt:…``; never a secret.
-        scopes: what it may do.
+        name: for the log and for what is kept by caller, such as ``key:3f9c…`` or ``token:…``; never a secret.
+        scopes: what it may do; each includes those before it.
     """
 
     name: str
@@ -49,14 +70,147 @@ def require(policy: Policy, request: Request, services: Services) -> Principal:
     """
     if policy == "open":
         return NOBODY
-    if services.settings.api_auth == "off" and policy != "platform":
+    if policy == "platform":
+        return Principal(f"platform:{identity.require_caller(request.headers, services.settings)}")
+    if services.settings.api_auth == "off":
         return _from_loopback(request)
-    raise NotImplementedError
+    principal = _proved(request, services)
+    if not principal.may(policy):
+        detail = f"This needs the scope {policy}; the caller has {', '.join(sorted(principal.scopes)) or 'none'}."
+        challenge = {"WWW-Authenticate": f'{REALM}, error="insufficient_scope", scope="{policy}"'}
+        raise Problem(403, "access.forbidden", detail, headers=challenge)
+    return principal
 
 
 def _from_loopback(request: Request) -> Principal:
-    """Everybody on this machine. A page of another site that a browser here shows is not: its Host is another."""
-    host = request.headers.get("host", "").rpartition(":")[0] or request.headers.get("host", "")
-    if not ip_address(request.remote).is_loopback or host.strip("[]") not in ("localhost", "127.0.0.1", "::1"):
+    """Everybody on this machine; but no page of another site that a browser here shows, by whatever name."""
+    origin = request.headers.get("origin")
+    hosts = [_host(request.headers.get("host", ""))] + ([urlsplit(origin).hostname] if origin is not None else [])
+    if not _is_loopback(request.remote) or any(host not in LOOPBACK_NAMES for host in hosts):
         raise Problem(403, "access.forbidden", "Without keys the API answers callers on its own machine alone.")
     return EVERYBODY
+
+
+def _host(authority: str) -> str | None:
+    try:
+        return urlsplit(f"//{authority}").hostname
+    except ValueError:
+        return None
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        return ip_address(address).is_loopback
+    except ValueError:
+        return False
+
+
+def _proved(request: Request, services: Services) -> Principal:
+    given = _credential(request.headers)
+    if given is None:
+        detail = "Send an API key as X-API-Key, or a token as Authorization: Bearer."
+        raise Problem(401, "access.unauthenticated", detail, headers={"WWW-Authenticate": REALM})
+    digest = hashlib.sha256(given.encode("utf-8", "surrogateescape")).digest()
+    known = _PROOFS.get(digest)
+    if known is not None:
+        return known
+    try:
+        principal, lifetime_s = _check(given, services)
+    except CallerRefused:
+        detail = "The key or token does not hold: it is unknown, ended, revoked, or meant for somebody else."
+        headers = {"WWW-Authenticate": f'{REALM}, error="invalid_token"'}
+        raise Problem(401, "access.unauthenticated", detail, headers=headers) from None
+    _PROOFS.put(digest, principal, lifetime_s)
+    return principal
+
+
+def _credential(headers: Mapping[str, str]) -> str | None:
+    """The key or token; X-API-Key wins, since a platform may use Authorization for its own check."""
+    if key := headers.get("x-api-key", "").strip():
+        return key
+    scheme, _, token = headers.get("authorization", "").strip().partition(" ")
+    return token.strip() or None if scheme.lower() == "bearer" else None
+
+
+def _check(given: str, services: Services) -> tuple[Principal, float]:
+    """Who shows this, and for how many seconds that may be remembered.
+
+    Raises:
+        CallerRefused: it does not hold.
+        TransientError: the database, or the issuer, does not answer.
+    """
+    if api_keys.TEXT.match(given):
+        with services.database.connection() as conn:
+            key = api_keys.find(conn, given)
+        if key is None:
+            raise CallerRefused("there is no such API key, or it ended")
+        left_s = KEY_LIFETIME_S if key.expires_at is None else key.expires_at.timestamp() - time.time()
+        return Principal(f"key:{key.id}", key.scopes), min(KEY_LIFETIME_S, left_s)
+    return _of_token(given, services.settings)
+
+
+def _of_token(token: str, settings: Settings) -> tuple[Principal, float]:
+    if not settings.api_jwt_issuer:
+        raise CallerRefused("no issuer of tokens is configured")
+    claims = identity.claims(
+        token,
+        issuer=settings.api_jwt_issuer,
+        audience=settings.api_jwt_audience,
+        jwks_url=settings.api_jwt_jwks_url,
+    )
+    subject = SAFE_SUBJECT.sub("_", str(claims.get("sub", "")))[:128]
+    if not subject:
+        raise CallerRefused("the token has no subject")
+    scopes = frozenset(_words(claims.get(settings.api_jwt_scope_claim))) & set(SCOPES)
+    return Principal(f"token:{subject}", scopes), min(TOKEN_LIFETIME_S, float(claims["exp"]) - time.time())
+
+
+def _words(claim: Any) -> Collection[str]:
+    """The scopes in a claim: a text of words (RFC 8693, 4.2) or a list of them, as issuers differ."""
+    if isinstance(claim, str):
+        return claim.split()
+    return [word for word in claim if isinstance(word, str)] if isinstance(claim, list) else []
+
+
+@dataclass(slots=True)
+class _Proofs:
+    """Principals by the digest of what proved them, each until its time is over; the oldest go when there are many."""
+
+    kept: OrderedDict[bytes, tuple[Principal, float]] = field(default_factory=OrderedDict)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def get(self, digest: bytes) -> Principal | None:
+        found = self.kept.get(digest)
+        return found[0] if found and found[1] > time.monotonic() else None
+
+    def put(self, digest: bytes, principal: Principal, lifetime_s: float) -> None:
+        with self.lock:
+            self.kept[digest] = (principal, time.monotonic() + lifetime_s)
+            self.kept.move_to_end(digest)
+            while len(self.kept) > REMEMBERED:
+                self.kept.popitem(last=False)
+
+    def forget(self) -> None:
+        with self.lock:
+            self.kept.clear()
+
+
+_PROOFS = _Proofs()
+
+
+class Failures:
+    """How many callers were refused lately, for the log: a rate that rises is somebody who tries."""
+
+    def __init__(self) -> None:
+        self._times: deque[float] = deque(maxlen=10_000)
+
+    def note(self) -> int:
+        """Count one now; returns how many there were in the last ``FAILURES_WINDOW_S`` seconds."""
+        now = time.monotonic()
+        self._times.append(now)
+        while self._times[0] < now - FAILURES_WINDOW_S:
+            self._times.popleft()
+        return len(self._times)
+
+
+failures = Failures()

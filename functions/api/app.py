@@ -58,6 +58,8 @@ def handle(request: Request, services: Callable[[], Services]) -> Response:
             problem = problems.of_error(error)
             if problem.status >= 500 or problem.status in (401, 403):
                 line.failed(error)
+            if problem.status in (401, 403):
+                line.update(refused_last_minute=access.failures.note())
             line.update(problem=problem.code)
             response = problems.response(problem, request.id)
         _finish(request, response, call, time.perf_counter() - started_s)

@@ -10,9 +10,10 @@ import functions_framework
 from werkzeug.exceptions import RequestEntityTooLarge
 
 from functions.api.messages import LONGEST_BODY, Request, Response
-from shared import logs
+from shared import logs, settings
 
 logs.configure()
+settings.load()  # what cannot be used ends the start, with its reason, and not the first request
 REQUEST_ID = re.compile(r"[A-Za-z0-9._~-]{1,64}\Z")  # one that a caller gives is kept if it can do no harm in a log
 
 

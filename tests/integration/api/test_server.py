@@ -1,0 +1,145 @@
+"""The API as production runs it: a functions-framework process of its own, spoken to over a socket."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from functions.api.messages import LONGEST_BODY
+from local_emulator import manifest
+from local_emulator.children import ChildFailed
+from local_emulator.functions import FunctionServer, Surroundings
+from local_emulator.postgresql import TEST_SETTINGS, PostgresServer
+from shared.migrate import migrate
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., FunctionServer]]:
+    """Starts the function as deploy.yaml describes it, under further settings."""
+    servers: list[FunctionServer] = []
+
+    def begin(database_url: str, **settings: str) -> FunctionServer:
+        given = {"DATABASE_URL": database_url, "ROWDOCK_ENVIRONMENT": "emulator", "API_AUTH": "off", **settings}
+        surroundings = Surroundings(ROOT, tmp_path / f"run{len(servers)}", given)
+        function = manifest.load(ROOT / "deploy.yaml").functions["api"]
+        server = FunctionServer(function, surroundings, lambda _line: None)
+        servers.append(server)
+        server.start()
+        return server
+
+    yield begin
+    for server in servers:
+        server.stop()
+
+
+def ask(server: FunctionServer, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, Any, bytes]:
+    with closing(http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)) as connection:
+        connection.request(method, path, body, headers)
+        answer = connection.getresponse()
+        return answer.status, answer.headers, answer.read()
+
+
+def test_it_answers_over_http_as_the_contract_says(start: Callable[..., FunctionServer], database: Any) -> None:
+    """GET, HEAD without a body, OPTIONS, methods that nobody knows, and paths that are none."""
+    server = start(database.url_for("api"))
+    assert ask(server, "GET", "/ready")[0] == 200
+    status, headers, body = ask(server, "HEAD", "/health")
+    assert (status, body, headers["content-length"]) == (200, b"", "16")
+    assert ask(server, "OPTIONS", "/health")[0] == 204
+    for method in ("TRACE", "FOO", "DELETE"):
+        status, headers, body = ask(server, method, "/health")
+        assert (status, headers["allow"], json.loads(body)["code"]) == (405, "GET, HEAD, OPTIONS", "request.method")
+    status, headers, _ = ask(server, "GET", "/x%2Fy/../%00?a=%ff")
+    assert (status, headers["content-type"]) == (404, "application/problem+json")
+
+
+@pytest.mark.parametrize("how", ["with a length", "in chunks"])
+def test_a_body_that_is_too_large_is_a_413(start: Callable[..., FunctionServer], database: Any, how: str) -> None:
+    """A problem document, whether its length is told or not, and the server goes on."""
+    server = start(database.url_for("api"))
+    piece = b"x" * (1 << 20)
+
+    def chunks() -> Iterator[bytes]:
+        for _ in range(LONGEST_BODY // len(piece) + 1):
+            yield piece
+
+    body = piece * (LONGEST_BODY // len(piece) + 1) if how == "with a length" else chunks()
+    status, headers, answer = ask(server, "POST", "/dead-letters", body)
+    if status == 404:
+        pytest.fail("the path that this test posts to is gone")
+    assert (status, headers["content-type"]) == (413, "application/problem+json")
+    assert json.loads(answer)["code"] == "request.too_large"
+    assert ask(server, "GET", "/health")[0] == 200
+
+
+def test_open_to_everybody_it_starts_on_a_laptop_alone(start: Callable[..., FunctionServer], database: Any) -> None:
+    """Anywhere else the process ends at its start, saying which setting and what to do."""
+    with pytest.raises(ChildFailed, match="API_AUTH=off is for the emulator alone"):
+        start(database.url_for("api"), ROWDOCK_ENVIRONMENT="production")
+
+
+def test_half_a_configuration_of_tokens_is_refused_at_the_start(
+    start: Callable[..., FunctionServer], database: Any
+) -> None:
+    """Naming what is missing."""
+    with pytest.raises(ChildFailed, match="set API_JWT_AUDIENCE and API_JWT_JWKS_URL too"):
+        start(database.url_for("api"), API_JWT_ISSUER="https://issuer.test")
+
+
+def test_a_request_cut_off_in_its_body_harms_nobody(start: Callable[..., FunctionServer], database: Any) -> None:
+    """The caller went away; the next one is answered."""
+    server = start(database.url_for("api"))
+    for _ in range(12):  # more than there are threads
+        with closing(socket.create_connection(("127.0.0.1", server.port), timeout=10)) as cut:
+            cut.sendall(b"POST /dead-letters HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n{")
+    assert ask(server, "GET", "/health")[0] == 200
+
+
+@pytest.mark.slow
+def test_while_the_database_restarts_fifty_clients_see_503_and_then_all_is_well(
+    start: Callable[..., FunctionServer], server_dir: Path
+) -> None:
+    """Only 200 and clean 503s with Retry-After; the function is not restarted."""
+    first = PostgresServer(server_dir, settings=TEST_SETTINGS)
+    try:
+        migrate(first.url())
+        server = start(first.url())
+        seen: list[tuple[int, str | None]] = []
+        done, restarted = threading.Event(), threading.Event()
+
+        def keep_asking() -> None:
+            while not done.is_set():
+                status, headers, _ = ask(server, "GET", "/ready")
+                seen.append((status, headers["retry-after"]))
+                if status == 200 and restarted.is_set():
+                    return
+
+        clients = [threading.Thread(target=keep_asking) for _ in range(50)]
+        for client in clients:
+            client.start()
+        first.kill()
+        second = PostgresServer(server_dir, port=first.port, settings=TEST_SETTINGS)
+        try:
+            restarted.set()
+            for client in clients:
+                client.join(60)
+            alive = [client for client in clients if client.is_alive()]
+            done.set()
+            assert not alive, "some never got an answer again"
+            assert {status for status, _ in seen} == {200, 503}
+            assert all(retry == "5" for status, retry in seen if status == 503)
+        finally:
+            done.set()
+            second.kill()
+    finally:
+        first.kill()
