@@ -20,6 +20,13 @@ PENDING_COLUMNS = sql.SQL(
 )
 
 
+# How the server's own texts of these kinds are made canonical; those of the other kinds are already.
+KEY_TEXTS = {
+    "date": "to_char({}, 'YYYY-MM-DD')",
+    "timestamptz": "replace(to_char({} at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US'), '.000000', '') || 'Z'",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Statements:
     """Every statement that names a dictionary table's columns, for one table."""
@@ -45,13 +52,26 @@ class Statements:
         """All columns in table order, each with ``prefix`` (an alias) before it."""
         return sql.SQL(", ").join(self._column(c.name, prefix) for c in self.table.columns)
 
-    def present_keys(self) -> sql.Composable:
-        """Which of the keys in the one parameter, a list, have a row: as integers, or as text for other types."""
-        is_integer = self.table.key_column.kind in ("integer", "bigint")
-        key = self.key if is_integer else sql.SQL("{}::text").format(self.key)
-        return sql.SQL("select {key} from {name} where {id} = any(%s::{type}[])").format(
-            key=key, name=self.name, id=self.key, type=self.key_type
+    def key_text(self, prefix: str) -> sql.Composable:
+        """The primary key's canonical text (``shared.rules.canonical``), which ``pending.row_key`` has."""
+        return sql.SQL(KEY_TEXTS.get(self.table.key_column.kind, "{}::text")).format(
+            self._column(self.table.primary_key, prefix)
         )
+
+    def present_keys(self) -> sql.Composable:
+        """Which of the keys in the one parameter, a list, have a row, each as it was given.
+
+        They are compared as what they are, not as text: a text says of few types how the server writes a value. Each is
+        looked up by itself, since the planner may believe that reading the whole of a table that grew costs less.
+        """
+        if self.table.key_column.kind in ("integer", "bigint"):
+            return sql.SQL("select {key} from {name} where {key} = any(%s::{type}[])").format(
+                key=self.key, name=self.name, type=self.key_type
+            )
+        return sql.SQL(
+            "select sent from unnest(%s::text[]) sent,"
+            " lateral (select from {name} where {key} = sent::{type} limit 1) held"
+        ).format(key=self.key, name=self.name, type=self.key_type)
 
     def _column(self, name: str, prefix: str) -> sql.Composable:
         return sql.Identifier(prefix, name) if prefix else sql.Identifier(name)
@@ -140,12 +160,12 @@ class Statements:
                   and not exists (select from {name} t where t.{key} = o.{key}
                                   and t.xmin = pg_current_xact_id()::xid)
                   and not exists (select from ingest_status.pending p where p.load_id = %(load_id)s
-                                  and p.table_name = %(table)s and p.row_key = o.{key}::text)
+                                  and p.table_name = %(table)s and p.row_key = {key_text})
                 order by {key}, record_number)
               returning {columns}, record_number)
             insert into pg_temp.stage ({columns}, record_number) select {columns}, record_number from firsts
             """
-        ).format(name=self.name, key=self.key, columns=self.columns())
+        ).format(name=self.name, key=self.key, key_text=self.key_text("o"), columns=self.columns())
 
     def reject_doubles(self) -> sql.Composable:
         """Reject every double that differs from the row of its key; what is left over is unchanged."""
@@ -156,9 +176,15 @@ class Statements:
             from pg_temp.doubles d left join {name} t on t.{key} = d.{key}
             where t.{key} is null or not {same}
                or (%(parked)s and exists (select from ingest_status.pending p where p.load_id = %(load_id)s
-                                          and p.table_name = %(table)s and p.row_key = d.{key}::text))
+                                          and p.table_name = %(table)s and p.row_key = {key_text}))
             """
-        ).format(rejects=INSERT_REJECTS, name=self.name, key=self.key, same=self._same("t", "d"))
+        ).format(
+            rejects=INSERT_REJECTS,
+            name=self.name,
+            key=self.key,
+            key_text=self.key_text("d"),
+            same=self._same("t", "d"),
+        )
 
     def park_first_waiting_doubles(self) -> sql.Composable:
         """Park what only looked double among the rows that wait (see ``stage_first_doubles``)."""
