@@ -25,6 +25,7 @@ KEY_KINDS = tuple(kind for kind in KINDS if kind not in ("boolean", "jsonb"))
 # 8 kB); the largest that a key gets into is that of the rows that wait: the names of a table and of a column (64 bytes
 # each), the key of up to 4 bytes a character, and 24 bytes of header, length and alignment.
 KEY_CHARACTERS = 600
+LoadMode = Literal["merge", "add"]
 INTEGER_RANGE = {"integer": (-(2**31), 2**31 - 1), "bigint": (-(2**63), 2**63 - 1)}
 NUMERIC = re.compile(r"numeric\((\d+),\s*(\d+)\)\Z")
 IDENTIFIER = re.compile(r"[a-z_][a-z0-9_]{0,62}\Z")  # PostgreSQL folds and cuts other names: they would need quoting
@@ -83,6 +84,8 @@ class Table:
         file_pattern: searched, case ignored, in the base name of an object.
         columns: in the order of the table and of a file without header.
         primary_key: name of the one key column; ``identity_start`` is where ids of rows posted without one begin.
+        load_mode: what a row of a file does whose id the table has already with other content: ``"merge"`` changes the
+            live row, ``"add"`` rejects the file's.
         encoding: Python codec name of files; UTF-8 (with or without BOM) unless the dictionary says otherwise.
         max_record_bytes: a record longer than this is rejected.
         max_errors: rejected rows above which the load is rolled back; None for never.
@@ -100,6 +103,7 @@ class Table:
     columns: tuple[Column, ...]
     primary_key: str = "id"
     identity_start: int = 1_000_000_000
+    load_mode: LoadMode = "merge"
     encoding: str = "utf-8"
     max_record_bytes: int = 1 << 20
     max_errors: int | None = None
@@ -261,6 +265,7 @@ TABLE_VALUES = {
     "file_pattern": TEXT,
     "primary_key": TEXT,
     "identity_start": _whole(1, INTEGER_RANGE["bigint"][1]),
+    "load_mode": _one_of("merge", "add"),
     "encoding": TEXT,
     "max_record_bytes": _whole(1, 1 << 26),  # some blocks of that length are in memory at a time
     "max_errors": _whole(0, ANY_COUNT),

@@ -15,11 +15,11 @@ RECORD_COLUMNS = sql.SQL(
 )
 REJECT_COLUMNS = sql.SQL("load_id, record_number, line_number, byte_offset, byte_length, reasons, raw")
 INSERT_REJECTS = sql.SQL("insert into ingest_status.rejects ({})").format(REJECT_COLUMNS)
+RECORD_NAMES = ("record_number", "line_number", "byte_offset", "byte_length", "raw")
+RECORD = sql.SQL(", ").join(map(sql.Identifier, RECORD_NAMES))
 PENDING_COLUMNS = sql.SQL(
     "load_id, record_number, line_number, byte_offset, byte_length, table_name, row_key, waits_on, waits_for, raw"
 )
-
-
 # How the server's own texts of these kinds are made canonical; those of the other kinds are already.
 KEY_TEXTS = {
     "date": "to_char({}, 'YYYY-MM-DD')",
@@ -97,12 +97,9 @@ class Statements:
             "rows": Target(self._copy(self.name, all_columns)),
             "rejects": Target(self._copy(rejects, REJECT_COLUMNS)),
             "pending": Target(self._copy(pending, PENDING_COLUMNS)),
-            "stage": Target(self._copy(stage, sql.SQL("{}, record_number").format(all_columns)), self.create_stage()),
+            "stage": Target(self._copy(stage, self._staged()), self.create_stage()),
             "doubles": Target(
-                self._copy(
-                    doubles,
-                    sql.SQL("{}, record_number, line_number, byte_offset, byte_length, raw").format(all_columns),
-                ),
+                self._copy(doubles, sql.SQL("{}, {}").format(all_columns, RECORD)),
                 sql.SQL("create temporary table doubles ({}, {}) on commit drop").format(self._typed(), RECORD_COLUMNS),
             ),
             "mended": Target(
@@ -118,11 +115,20 @@ class Statements:
             ),
         }
 
+    @property
+    def only_adds(self) -> bool:
+        """Whether a row of a known key is never changed; the stage then knows all that a reject needs."""
+        return self.table.load_mode == "add"
+
     def create_stage(self) -> sql.Composable:
         """The temporary table of rows that may be in the table already."""
-        return sql.SQL("create temporary table stage ({}, record_number bigint not null) on commit drop").format(
-            self._typed()
-        )
+        record = RECORD_COLUMNS if self.only_adds else sql.SQL("record_number bigint not null")
+        return sql.SQL("create temporary table stage ({}, {}) on commit drop").format(self._typed(), record)
+
+    def _staged(self) -> sql.Composable:
+        """The columns of the stage."""
+        record = RECORD if self.only_adds else sql.SQL("record_number")
+        return sql.SQL("{}, {}").format(self.columns(), record)
 
     def _same(self, left: str, right: str) -> sql.Composable:
         return sql.SQL("({}) is not distinct from ({})").format(self.columns(left), self.columns(right))
@@ -162,10 +168,33 @@ class Statements:
                   and not exists (select from ingest_status.pending p where p.load_id = %(load_id)s
                                   and p.table_name = %(table)s and p.row_key = {key_text})
                 order by {key}, record_number)
-              returning {columns}, record_number)
-            insert into pg_temp.stage ({columns}, record_number) select {columns}, record_number from firsts
+              returning {staged})
+            insert into pg_temp.stage ({staged}) select {staged} from firsts
             """
-        ).format(name=self.name, key=self.key, key_text=self.key_text("o"), columns=self.columns())
+        ).format(name=self.name, key=self.key, key_text=self.key_text("o"), staged=self._staged())
+
+    def take_existing(self, temporary: str) -> sql.Composable:
+        """Take out of ``stage`` or ``doubles`` what has the key, but not the content, of a row of before this load."""
+        return sql.SQL(
+            "delete from {temporary} s using {name} t where t.{key} = s.{key} and not {same}"
+            " and t.xmin <> pg_current_xact_id()::xid returning {record}"
+        ).format(
+            temporary=sql.Identifier("pg_temp", temporary),
+            name=self.name,
+            key=self.key,
+            same=self._same("t", "s"),
+            record=sql.SQL(", ").join(sql.Identifier("s", name) for name in RECORD_NAMES),
+        )
+
+    def reject_existing(self, temporary: str) -> sql.Composable:
+        """The same, and reject it."""
+        return sql.SQL(
+            """
+            with gone as ({taken})
+            {rejects}
+            select %(load_id)s, record_number, line_number, byte_offset, byte_length, array[%(exists)s], raw from gone
+            """
+        ).format(taken=self.take_existing(temporary), rejects=INSERT_REJECTS)
 
     def reject_doubles(self) -> sql.Composable:
         """Reject every double that differs from the row of its key; what is left over is unchanged."""

@@ -74,6 +74,7 @@ def test_every_attribute_has_a_rule_for_its_values() -> None:
         (f"{TABLE}.encoding", "utf-88", "parts: encoding = 'utf-88' is no text encoding that Python knows"),
         (f"{TABLE}.primary_key", "id", "parts: the primary key 'id' is not one of its columns"),
         (f"{TABLE}.primary_key", 1, "parts: primary_key = 1 must be a text"),
+        (f"{TABLE}.load_mode", "replace", """parts: load_mode = 'replace' must be "merge" or "add\""""),
         (f"{TABLE}.identity_start", 0, "parts: identity_start = 0 must be a whole number from 1"),
         (f"{TABLE}.max_record_bytes", 0, "parts: max_record_bytes = 0 must be a whole number from 1 to 67108864"),
         (f"{TABLE}.max_errors", "3", "parts: max_errors = '3' must be a whole number from 0"),
