@@ -61,8 +61,8 @@ class Statements:
     def present_keys(self) -> sql.Composable:
         """Which of the keys in the one parameter, a list, have a row, each as it was given.
 
-        They are compared as what they are, not as text: a text says of few types how the server writes a value. Each is
-        looked up by itself, since the planner may believe that reading the whole of a table that grew costs less.
+        Values are compared, not texts: the server's text of a time is not the one that was given. Each key is looked up
+        by itself, since the planner may believe that reading the whole of a table that grew costs less.
         """
         if self.table.key_column.kind in ("integer", "bigint"):
             return sql.SQL("select {key} from {name} where {key} = any(%s::{type}[])").format(
