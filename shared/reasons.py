@@ -25,6 +25,7 @@ PARENT_MISSING = "parent_missing"
 EXPIRED = "expired"
 SUPERSEDED = "superseded"
 DUPLICATE = "duplicate"
+EXISTS = "exists"
 QUOTE = "quote"
 COLUMN_COUNT = "column_count"
 
@@ -60,6 +61,7 @@ OF_COLUMN = {
     EXPIRED: "the row waited longer than the dictionary's `pending_days` for its parent in {name}",
     SUPERSEDED: "a newer version of the row came while this one waited",
     DUPLICATE: "an earlier row of the file has the same {name} with other content",
+    EXISTS: "the table has a row of this {name} with other content, and its `load_mode` in the dictionary only adds",
 }
 
 

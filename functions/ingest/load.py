@@ -29,6 +29,7 @@ from shared.errors import (
     RowdockError,
     UnknownTable,
 )
+from shared.reasons import EXISTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -363,6 +364,7 @@ class _Writer:
             "table": s.table.key,
         }
         reason["parked"] = counts.pending > 0
+        reason["exists"] = f"{s.table.primary_key}.{EXISTS}"
         with self._conn.cursor() as cursor:
             surely_double = self._seen.exact and s.table.key_column.kind in INTEGER_RANGE
             if self._doubles:
@@ -381,10 +383,24 @@ class _Writer:
                 updated, inserted = merge_stage(cursor, s)
                 counts.updated += updated
                 counts.inserted += inserted
-                counts.unchanged += self._staged - updated - inserted
+                existing = self._reject_existing(cursor, "stage", reason)
+                counts.unchanged += self._staged - updated - inserted - existing
                 thresholds.check_updates(self._limits, updated, rows_before)
+            if self._doubles:
+                self._doubles -= self._reject_existing(cursor, "doubles", reason)
             self._settle(cursor, s.reject_doubles(), reason, self._doubles)
             self._settle(cursor, s.reject_waiting_doubles(), reason, self._waiting_doubles)
+
+    def _reject_existing(self, cursor: Any, temporary: str, reason: dict[str, Any]) -> int:
+        """Where the table only adds, reject what differs from the row that had its key before; returns how many."""
+        if not self._statements.only_adds:
+            return 0
+        cursor.execute(self._statements.reject_existing(temporary), reason)
+        counts, rejected = self._load.counts, int(cursor.rowcount)
+        counts.rejected += rejected
+        if rejected:
+            counts.reasons[reason["exists"]] += rejected
+        return rejected
 
     def _ensure_stage(self, cursor: Any) -> None:
         cursor.execute("select to_regclass('pg_temp.stage') is null")
@@ -403,13 +419,18 @@ class _Writer:
 
 
 def merge_stage(cursor: Any, statements: Statements) -> tuple[int, int]:
-    """Bring ``pg_temp.stage`` into the table: (updated, inserted); the other staged rows were the same already."""
+    """Bring ``pg_temp.stage`` into the table: (updated, inserted); the other staged rows were the same already.
+
+    A table that only adds has none updated; what differs from its live row is still to be rejected.
+    """
     cursor.execute("analyze pg_temp.stage")
     cursor.execute("select count(*) from pg_temp.stage")
     if cursor.fetchone()[0] <= LOOKED_UP_ROWS:
         cursor.execute("set local enable_hashjoin = off; set local enable_mergejoin = off")
-    cursor.execute(statements.update_from_stage())
-    updated = cursor.rowcount
+    updated = 0
+    if not statements.only_adds:
+        cursor.execute(statements.update_from_stage())
+        updated = cursor.rowcount
     cursor.execute(statements.insert_from_stage())
     inserted = cursor.rowcount
     cursor.execute("set local enable_hashjoin to default; set local enable_mergejoin to default")

@@ -54,10 +54,13 @@ def after_parking(conn: connection, statements: Statements, load_id: int) -> Non
         leave_wakeups(cursor, statements)
 
 
-def leave_wakeups(cursor: Any, statements: Statements) -> None:
-    """One wake-up for each parent of the table: a drain that starts after this commit looks again."""
+def leave_wakeups(cursor: Any, statements: Statements) -> set[int]:
+    """One wake-up for each parent of the table: a drain that starts after this commit looks again; returns the ids."""
     parents = sorted({c.references for c in statements.table.columns if c.references})
-    cursor.execute("insert into ingest_status.wakeups (parent_table) select unnest(%s::text[])", (parents,))
+    cursor.execute(
+        "insert into ingest_status.wakeups (parent_table) select unnest(%s::text[]) returning id", (parents,)
+    )
+    return {wakeup for (wakeup,) in cursor.fetchall()}
 
 
 def close_earlier_generations(conn: connection, load: Load) -> None:

@@ -15,6 +15,7 @@ from functions.ingest.judge import ACCEPTED, PENDING, REJECTED, Judge, Judged
 from functions.ingest.load import merge_stage, parent_lookup
 from functions.ingest.sender import COPY_HEADER, COPY_TRAILER
 from functions.ingest.statements import PENDING_COLUMNS, REJECT_COLUMNS, Statements
+from shared.reasons import EXISTS
 
 if TYPE_CHECKING:
     from psycopg2.extensions import connection
@@ -79,7 +80,10 @@ def reject_repeated(judged: Judged, key: str) -> None:
 
 
 def bring_in(cursor: Any, source: Origin, judged: Judged, counts: Counts) -> NDArray[np.int64]:
-    """Merge the accepted records into their table; returns their indices."""
+    """Merge the accepted records into their table; returns their indices.
+
+    Of a table that only adds, those whose key has a row of other content become rejected instead.
+    """
     accepted = np.flatnonzero(judged.status == ACCEPTED)
     if not len(accepted):
         return accepted
@@ -87,10 +91,21 @@ def bring_in(cursor: Any, source: Origin, judged: Judged, counts: Counts) -> NDA
     cursor.execute(source.statements.create_stage())
     copy_in(cursor, source.statements.targets()["stage"].copy_sql, judged.encode_staged(accepted))
     updated, inserted = merge_stage(cursor, source.statements)
+    if source.statements.only_adds:
+        _reject_existing(cursor, source.statements, judged, accepted)
+        accepted = accepted[judged.status[accepted] == ACCEPTED]
     counts.updated += updated
     counts.inserted += inserted
     counts.unchanged += len(accepted) - updated - inserted
     return accepted
+
+
+def _reject_existing(cursor: Any, statements: Statements, judged: Judged, accepted: NDArray[np.int64]) -> None:
+    cursor.execute(statements.take_existing("stage"))
+    numbers = [number for number, *_ in cursor.fetchall()]
+    if numbers:
+        rows = accepted[np.isin(judged.record_numbers[accepted], numbers)]
+        judged.reject(rows, f"{statements.table.primary_key}.{EXISTS}")
 
 
 def copy_in(cursor: Any, copy_sql: sql.Composable, tuples: bytes) -> None:

@@ -15,9 +15,16 @@ RECORD_COLUMNS = sql.SQL(
 )
 REJECT_COLUMNS = sql.SQL("load_id, record_number, line_number, byte_offset, byte_length, reasons, raw")
 INSERT_REJECTS = sql.SQL("insert into ingest_status.rejects ({})").format(REJECT_COLUMNS)
+RECORD_NAMES = ("record_number", "line_number", "byte_offset", "byte_length", "raw")
+RECORD = sql.SQL(", ").join(map(sql.Identifier, RECORD_NAMES))
 PENDING_COLUMNS = sql.SQL(
     "load_id, record_number, line_number, byte_offset, byte_length, table_name, row_key, waits_on, waits_for, raw"
 )
+# How the server's own texts of these kinds are made canonical; those of the other kinds are already.
+KEY_TEXTS = {
+    "date": "to_char({}, 'YYYY-MM-DD')",
+    "timestamptz": "replace(to_char({} at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US'), '.000000', '') || 'Z'",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +52,26 @@ class Statements:
         """All columns in table order, each with ``prefix`` (an alias) before it."""
         return sql.SQL(", ").join(self._column(c.name, prefix) for c in self.table.columns)
 
-    def present_keys(self) -> sql.Composable:
-        """Which of the keys in the one parameter, a list, have a row: as integers, or as text for other types."""
-        is_integer = self.table.key_column.kind in ("integer", "bigint")
-        key = self.key if is_integer else sql.SQL("{}::text").format(self.key)
-        return sql.SQL("select {key} from {name} where {id} = any(%s::{type}[])").format(
-            key=key, name=self.name, id=self.key, type=self.key_type
+    def key_text(self, prefix: str) -> sql.Composable:
+        """The primary key's canonical text (``shared.rules.canonical``), which ``pending.row_key`` has."""
+        return sql.SQL(KEY_TEXTS.get(self.table.key_column.kind, "{}::text")).format(
+            self._column(self.table.primary_key, prefix)
         )
+
+    def present_keys(self) -> sql.Composable:
+        """Which of the keys in the one parameter, a list, have a row, each as it was given.
+
+        Values are compared, not texts: the server's text of a time is not the one that was given. Each key is looked up
+        by itself, since the planner may believe that reading the whole of a table that grew costs less.
+        """
+        if self.table.key_column.kind in ("integer", "bigint"):
+            return sql.SQL("select {key} from {name} where {key} = any(%s::{type}[])").format(
+                key=self.key, name=self.name, type=self.key_type
+            )
+        return sql.SQL(
+            "select sent from unnest(%s::text[]) sent,"
+            " lateral (select from {name} where {key} = sent::{type} limit 1) held"
+        ).format(key=self.key, name=self.name, type=self.key_type)
 
     def _column(self, name: str, prefix: str) -> sql.Composable:
         return sql.Identifier(prefix, name) if prefix else sql.Identifier(name)
@@ -77,12 +97,9 @@ class Statements:
             "rows": Target(self._copy(self.name, all_columns)),
             "rejects": Target(self._copy(rejects, REJECT_COLUMNS)),
             "pending": Target(self._copy(pending, PENDING_COLUMNS)),
-            "stage": Target(self._copy(stage, sql.SQL("{}, record_number").format(all_columns)), self.create_stage()),
+            "stage": Target(self._copy(stage, self._staged()), self.create_stage()),
             "doubles": Target(
-                self._copy(
-                    doubles,
-                    sql.SQL("{}, record_number, line_number, byte_offset, byte_length, raw").format(all_columns),
-                ),
+                self._copy(doubles, sql.SQL("{}, {}").format(all_columns, RECORD)),
                 sql.SQL("create temporary table doubles ({}, {}) on commit drop").format(self._typed(), RECORD_COLUMNS),
             ),
             "mended": Target(
@@ -98,11 +115,20 @@ class Statements:
             ),
         }
 
+    @property
+    def only_adds(self) -> bool:
+        """Whether a row of a known key is never changed; the stage then knows all that a reject needs."""
+        return self.table.load_mode == "add"
+
     def create_stage(self) -> sql.Composable:
         """The temporary table of rows that may be in the table already."""
-        return sql.SQL("create temporary table stage ({}, record_number bigint not null) on commit drop").format(
-            self._typed()
-        )
+        record = RECORD_COLUMNS if self.only_adds else sql.SQL("record_number bigint not null")
+        return sql.SQL("create temporary table stage ({}, {}) on commit drop").format(self._typed(), record)
+
+    def _staged(self) -> sql.Composable:
+        """The columns of the stage."""
+        record = RECORD if self.only_adds else sql.SQL("record_number")
+        return sql.SQL("{}, {}").format(self.columns(), record)
 
     def _same(self, left: str, right: str) -> sql.Composable:
         return sql.SQL("({}) is not distinct from ({})").format(self.columns(left), self.columns(right))
@@ -140,12 +166,35 @@ class Statements:
                   and not exists (select from {name} t where t.{key} = o.{key}
                                   and t.xmin = pg_current_xact_id()::xid)
                   and not exists (select from ingest_status.pending p where p.load_id = %(load_id)s
-                                  and p.table_name = %(table)s and p.row_key = o.{key}::text)
+                                  and p.table_name = %(table)s and p.row_key = {key_text})
                 order by {key}, record_number)
-              returning {columns}, record_number)
-            insert into pg_temp.stage ({columns}, record_number) select {columns}, record_number from firsts
+              returning {staged})
+            insert into pg_temp.stage ({staged}) select {staged} from firsts
             """
-        ).format(name=self.name, key=self.key, columns=self.columns())
+        ).format(name=self.name, key=self.key, key_text=self.key_text("o"), staged=self._staged())
+
+    def take_existing(self, temporary: str) -> sql.Composable:
+        """Take out of ``stage`` or ``doubles`` what has the key, but not the content, of a row of before this load."""
+        return sql.SQL(
+            "delete from {temporary} s using {name} t where t.{key} = s.{key} and not {same}"
+            " and t.xmin <> pg_current_xact_id()::xid returning {record}"
+        ).format(
+            temporary=sql.Identifier("pg_temp", temporary),
+            name=self.name,
+            key=self.key,
+            same=self._same("t", "s"),
+            record=sql.SQL(", ").join(sql.Identifier("s", name) for name in RECORD_NAMES),
+        )
+
+    def reject_existing(self, temporary: str) -> sql.Composable:
+        """The same, and reject it."""
+        return sql.SQL(
+            """
+            with gone as ({taken})
+            {rejects}
+            select %(load_id)s, record_number, line_number, byte_offset, byte_length, array[%(exists)s], raw from gone
+            """
+        ).format(taken=self.take_existing(temporary), rejects=INSERT_REJECTS)
 
     def reject_doubles(self) -> sql.Composable:
         """Reject every double that differs from the row of its key; what is left over is unchanged."""
@@ -156,9 +205,15 @@ class Statements:
             from pg_temp.doubles d left join {name} t on t.{key} = d.{key}
             where t.{key} is null or not {same}
                or (%(parked)s and exists (select from ingest_status.pending p where p.load_id = %(load_id)s
-                                          and p.table_name = %(table)s and p.row_key = d.{key}::text))
+                                          and p.table_name = %(table)s and p.row_key = {key_text}))
             """
-        ).format(rejects=INSERT_REJECTS, name=self.name, key=self.key, same=self._same("t", "d"))
+        ).format(
+            rejects=INSERT_REJECTS,
+            name=self.name,
+            key=self.key,
+            key_text=self.key_text("d"),
+            same=self._same("t", "d"),
+        )
 
     def park_first_waiting_doubles(self) -> sql.Composable:
         """Park what only looked double among the rows that wait (see ``stage_first_doubles``)."""

@@ -134,10 +134,10 @@ def test_an_event_that_announces_no_content_is_refused(dock: Dock) -> None:
 def test_tables_that_reference_one_another_are_refused_by_the_dictionary() -> None:
     """A circle of required keys could never be filled."""
     column = {"id": {"type": "integer"}}
-    entry = {"schema": "s", "api_name": "x", "file_pattern": "x"}
+    entry = {"schema": "s", "file_pattern": "x"}
     circle = {
-        "a": entry | {"columns": column | {"b": {"type": "integer", "references": "b"}}},
-        "b": entry | {"columns": column | {"a": {"type": "integer", "references": "a"}}},
+        "a": entry | {"api_name": "a", "columns": column | {"b": {"type": "integer", "references": "b"}}},
+        "b": entry | {"api_name": "b", "columns": column | {"a": {"type": "integer", "references": "a"}}},
     }
     with pytest.raises(DictionaryError, match="circle"):
         dictionary.parse({"tables": circle})

@@ -114,6 +114,27 @@ def test_a_file_of_another_name_is_refused_and_says_why(dock: Dock) -> None:
     assert "emplo" in last["reason"]
 
 
+def test_a_file_of_a_name_that_means_two_tables_is_refused_naming_both(dock: Dock) -> None:
+    """It is acknowledged and recorded; nothing is loaded into either, and a second delivery says nothing new."""
+    generation = dock.put("2021/Job_of_Employees.csv", b"1,Engineer\n")
+    assert dock.deliver("2021/Job_of_Employees.csv", generation)["state"] == "refused"
+    (last,) = dock.history()
+    assert (last["state"], last["reason_code"], last["rows_read"]) == ("refused", "file.ambiguous_table", 0)
+    assert last["reason"] == (
+        "the name 'Job_of_Employees.csv' matches more than one table (jobs: 'job', hired_employees: 'emplo');"
+        " rename the file"
+    )
+    assert dock.deliver("2021/Job_of_Employees.csv", generation)["state"] == "duplicate"
+    assert dock.query("select from hired_employees.jobs") == dock.employees() == []
+
+
+@pytest.mark.parametrize("name", ["JOBS.CSV", "in/2021/depar_emplo/My Jobs (2).csv", "employees/jOb"])
+def test_an_object_in_any_folder_and_any_case_finds_its_table(dock: Dock, name: str) -> None:
+    """The base name alone decides, whatever the folders are called."""
+    assert dock.drop(name, b"1,Engineer\n")["table"] == "jobs"
+    assert dock.query("select job from hired_employees.jobs") == [("Engineer",)]
+
+
 def test_a_header_without_a_required_column_refuses_the_file(dock: Dock) -> None:
     """The file is refused whole, naming what is missing and what is unknown."""
     assert dock.drop("employees.csv", b"id,name,salary\n1,Bob,3\n")["state"] == "refused"

@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from functions.ingest import drain, load, work
+from functions.ingest import drain, load, replay, work
 from shared import dictionary, events
 from shared.errors import SettingsError
 from tests.integration.ingest.conftest import JOBS, Dock
@@ -228,4 +229,87 @@ def test_a_drain_whose_rows_vanish_under_it_goes_on(waiting: Dock, monkeypatch: 
     waiting.ask(events.PENDING_DRAIN)
     assert waiting.pending() == []
     assert [row[0] for row in waiting.employees()] == [6]
+    assert waiting.query("select count(*) from ingest_status.wakeups") == [(0,)]
+
+
+def deny(monkeypatch: pytest.MonkeyPatch, key: int) -> None:
+    """Judge as a defect might: the parent of ``key`` is never there, although the drain's look finds it."""
+    real = replay.parent_lookup
+
+    def lookup(*where: Any) -> Any:
+        present = real(*where)
+        return lambda column, keys: present(column, keys) - {key}
+
+    monkeypatch.setattr(replay, "parent_lookup", lookup)
+
+
+def test_a_drain_ends_although_the_judge_denies_a_parent_that_is_there(
+    waiting: Dock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows that nothing changes are judged once; others of their batch go in; no wake-up, event or history is left."""
+    waiting.drop("employees-2.csv", EARLY.replace(b",9,1", b",8,1").replace(b"5,", b"6,", 1))
+    before = len(waiting.history())
+    deny(monkeypatch, 9)
+    waiting.query("insert into hired_employees.departments values (8, 'Eight'), (9, 'Nine')")
+    waiting.sent.clear()
+    fields = waiting.ask(events.PENDING_DRAIN)
+    assert fields == {"batches": 1, "rows_loaded": 1, "rows_rejected": 0, "rows_pending": 0, "keys_stuck": 1}
+    assert [row[0] for row in waiting.employees()] == [6]
+    assert waiting.query("select count(*) from ingest_status.wakeups") == [(0,)]
+    assert (waiting.sent, len(waiting.history())) == ([], before + 1)
+    monkeypatch.undo()
+    waiting.query("insert into hired_employees.departments values (10, 'Ten')")
+    waiting.ask(events.SWEEP)
+    assert [row[0] for row in waiting.employees()] == [5, 6]
+
+
+def test_a_row_stuck_in_a_batch_does_not_hold_up_the_next_ones(waiting: Dock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Batches of one row: the oldest load's is stuck, the later ones go in."""
+    monkeypatch.setattr(drain, "BATCH_ROWS", 1)
+    deny(monkeypatch, 9)
+    later = [EARLY.replace(b"5,", b"%d," % n, 1).replace(b",9,1", b",%d,1" % (n % 2 + 7)) for n in (6, 7, 8)]
+    waiting.drop("employees-2.csv", b"".join(later))
+    waiting.query("insert into hired_employees.departments values (7, 'Seven'), (8, 'Eight'), (9, 'Nine')")
+    assert waiting.ask(events.PENDING_DRAIN)["batches"] == 3
+    assert [row[0] for row in waiting.employees()] == [6, 7, 8]
+
+
+def test_a_drain_out_of_time_that_changed_nothing_leaves_the_rest_to_the_sweep(
+    waiting: Dock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An event would only bring the same again; the wake-ups stay. One that changed something goes on by an event."""
+    waiting.query("insert into hired_employees.departments values (9, 'Nine')")
+    moments = iter([0.0, 0.0, 1e9, 0.0, 0.0, 1e9])
+    monkeypatch.setattr(drain, "time", SimpleNamespace(monotonic=lambda: next(moments)))
+    with monkeypatch.context() as denied:
+        deny(denied, 9)
+        fields = waiting.ask(events.PENDING_DRAIN)
+    assert (fields["unfinished"], fields["batches"], waiting.sent) == (True, 0, [])
+    assert waiting.query("select count(*) > 0 from ingest_status.wakeups") == [(True,)]
+    fields = waiting.ask(events.PENDING_DRAIN)
+    assert (fields["unfinished"], fields["batches"], len(waiting.sent)) == (True, 1, 1)
+
+
+def test_a_parent_that_goes_after_the_look_and_comes_again_is_not_missed(
+    waiting: Dock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its row is stuck when it is judged; the wake-up of the second coming, within the same drain, brings it in."""
+    look, steps = drain._ready_keys, iter(["remove", "put back"])
+
+    def look_then_change(*where: Any) -> list[str]:
+        ready = look(*where)
+        step = next(steps, "") if where[3].name == "department_id" else ""
+        if step == "remove":
+            assert ready == ["9"]
+            waiting.query("delete from hired_employees.departments where id = 9")
+        elif step == "put back":
+            assert ready == []
+            assert names(waiting) == []
+            waiting.query("insert into hired_employees.departments values (9, 'Again')")
+        return ready
+
+    waiting.query("insert into hired_employees.departments values (9, 'Nine')")
+    monkeypatch.setattr(drain, "_ready_keys", look_then_change)
+    assert "keys_stuck" not in waiting.ask(events.PENDING_DRAIN)
+    assert names(waiting) == ["Early Bird"]
     assert waiting.query("select count(*) from ingest_status.wakeups") == [(0,)]
