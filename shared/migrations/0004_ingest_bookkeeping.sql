@@ -42,6 +42,8 @@ comment on column ingest_status.ingest_status.file_size is 'Bytes of the object 
 comment on column ingest_status.ingest_status.last_id is 'Highest id that the load brought.';
 comment on column ingest_status.ingest_status.run is '2 and up: the same generation loaded again by force.';
 comment on column ingest_status.ingest_status.columns is 'Column of each field of a record, to read raw records again.';
+-- The same content again: by crc32c and size, or by etag and size where a store knows no crc32c of the whole object.
+create index on ingest_status.ingest_status (crc32c, file_size);
 create index on ingest_status.ingest_status (etag, file_size);
 
 create table ingest_status.parts (
