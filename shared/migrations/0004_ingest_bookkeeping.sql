@@ -85,9 +85,12 @@ create table ingest_status.rejects (
   closed_as text check (closed_as in ('mended', 're-driven', 'dismissed')),
   closed_at timestamptz,
   closed_by_load bigint,
+  row_key text,
   primary key (load_id, record_number)
 );
 comment on table ingest_status.rejects is 'One row per rejected record, with every reason; its id is load_id-record_number.';
+comment on column ingest_status.rejects.row_key is 'Key of the row that a re-driven record became.';
+create index on ingest_status.rejects (load_id, row_key) where row_key is not null;
 
 create table ingest_status.pending (
   load_id bigint not null,
