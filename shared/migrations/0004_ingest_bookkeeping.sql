@@ -33,6 +33,7 @@ create table ingest_status.ingest_status (
   started_at timestamptz not null,
   finished_at timestamptz not null default clock_timestamp(),
   details jsonb not null default '{}',
+  forgotten_at timestamptz,
   unique (bucket, object_name, generation, run),
   check (rows_read = rows_inserted + rows_updated + rows_unchanged + rows_rejected + rows_pending + rows_rolled_back)
 );
@@ -42,6 +43,9 @@ comment on column ingest_status.ingest_status.file_size is 'Bytes of the object 
 comment on column ingest_status.ingest_status.last_id is 'Highest id that the load brought.';
 comment on column ingest_status.ingest_status.run is '2 and up: the same generation loaded again by force.';
 comment on column ingest_status.ingest_status.columns is 'Column of each field of a record, to read raw records again.';
+comment on column ingest_status.ingest_status.forgotten_at is
+  'When the rejects, the reason and the details of a file''s load went, retention_days after it.';
+create index on ingest_status.ingest_status (finished_at) where forgotten_at is null;
 -- The same content again: by crc32c and size, or by etag and size where a store knows no crc32c of the whole object.
 create index on ingest_status.ingest_status (crc32c, file_size);
 create index on ingest_status.ingest_status (etag, file_size);
@@ -110,6 +114,7 @@ create table ingest_status.pending (
 comment on table ingest_status.pending is 'Valid records of files that wait for a parent row.';
 create index on ingest_status.pending (table_name, waits_on, waits_for);
 create index on ingest_status.pending (table_name, row_key);
+create index on ingest_status.pending (table_name, parked_at);
 
 create table ingest_status.wakeups (
   id bigint generated always as identity primary key,
@@ -119,6 +124,7 @@ create table ingest_status.wakeups (
 comment on table ingest_status.wakeups is 'A parent may have come, or a row was parked: look at the waiting rows again.';
 
 grant select, insert, update on ingest_status.ingest_status, ingest_status.parts to rowdock_ingest, rowdock_api;
+grant delete on ingest_status.ingest_status, ingest_status.parts to rowdock_ingest;  -- past retention_days
 grant select, insert, update, delete on
   ingest_status.attempts, ingest_status.rejects, ingest_status.pending, ingest_status.wakeups to rowdock_ingest;
 grant select on ingest_status.attempts, ingest_status.pending to rowdock_api;
