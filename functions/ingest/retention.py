@@ -64,21 +64,8 @@ def forget_loads(conn: connection, dictionary: Dictionary) -> Counter[str]:
         rejects, still_open = cursor.fetchone()  # type: ignore[misc]  # count gives one row
         cursor.execute(WITHOUT_ROWS, {"due": due})
         done = [load_id for (load_id,) in cursor.fetchall()]
-    _forget_history(conn, done)
+        cursor.execute("select ingest_status.forget(%s::bigint[], %s)", (done, FORGOTTEN))
     return Counter(loads_forgotten=len(done), rejects_forgotten=rejects, open_rejects_forgotten=still_open)
-
-
-def _forget_history(conn: connection, loads: list[int]) -> None:
-    with conn.cursor() as cursor:
-        cursor.execute("delete from ingest_status.parts where load_id = any(%s::bigint[])", (loads,))
-        cursor.execute(
-            "delete from ingest_status.ingest_status where id = any(%s::bigint[]) and kind <> 'file'", (loads,)
-        )
-        cursor.execute(
-            "update ingest_status.ingest_status set forgotten_at = clock_timestamp(), details = '{}', reason = %s"
-            " where id = any(%s::bigint[])",
-            (FORGOTTEN, loads),
-        )
 
 
 def forget_attempts(conn: connection) -> Counter[str]:

@@ -123,8 +123,18 @@ create table ingest_status.wakeups (
 );
 comment on table ingest_status.wakeups is 'A parent may have come, or a row was parked: look at the waiting rows again.';
 
+-- The end of keeping, without a right to delete history: a file's row stays, whoever asks, so that it is not loaded again.
+create function ingest_status.forget(loads bigint[], said text) returns void
+  language sql security definer set search_path = pg_catalog, pg_temp as $$
+  delete from ingest_status.parts where load_id = any(loads);
+  delete from ingest_status.ingest_status where id = any(loads) and kind <> 'file';
+  update ingest_status.ingest_status set forgotten_at = clock_timestamp(), details = '{}', reason = said
+    where id = any(loads);
+$$;
+revoke execute on function ingest_status.forget(bigint[], text) from public;
+grant execute on function ingest_status.forget(bigint[], text) to rowdock_ingest;
+
 grant select, insert, update on ingest_status.ingest_status, ingest_status.parts to rowdock_ingest, rowdock_api;
-grant delete on ingest_status.ingest_status, ingest_status.parts to rowdock_ingest;  -- past retention_days
 grant select, insert, update, delete on
   ingest_status.attempts, ingest_status.rejects, ingest_status.pending, ingest_status.wakeups to rowdock_ingest;
 grant select on ingest_status.attempts, ingest_status.pending to rowdock_api;
