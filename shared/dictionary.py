@@ -30,6 +30,8 @@ INTEGER_RANGE = {"integer": (-(2**31), 2**31 - 1), "bigint": (-(2**63), 2**63 - 
 NUMERIC = re.compile(r"numeric\((\d+),\s*(\d+)\)\Z")
 IDENTIFIER = re.compile(r"[a-z_][a-z0-9_]{0,62}\Z")  # PostgreSQL folds and cuts other names: they would need quoting
 
+RETENTION_DAYS = 400  # of loads whose table is not known too
+
 
 @dataclass(frozen=True, slots=True)
 class Column:
@@ -93,7 +95,8 @@ class Table:
         max_leading_errors: the load is rolled back if the first so many rows are all rejected; None for never.
         max_update_ratio: updated rows above this share (0..1) of the rows in the table before: rolled back.
         pending_days: days that a row waits for its parent before it is rejected.
-        retention_days: days that closed rejects, and history without open ones, are kept.
+        retention_days: days after a load's end at which all that may hold personal data goes: its rejects, open ones
+            too, its reason and its details; of a file's, what says that it was loaded stays.
     """
 
     key: str
@@ -111,7 +114,7 @@ class Table:
     max_leading_errors: int | None = None
     max_update_ratio: float | None = None
     pending_days: int = 30
-    retention_days: int = 400
+    retention_days: int = RETENTION_DAYS
     by_name: Mapping[str, Column] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

@@ -6,7 +6,9 @@ A transient error may pass next time: it escapes to the platform, which delivers
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 
 class RowdockError(Exception):
@@ -14,9 +16,11 @@ class RowdockError(Exception):
 
     Attributes:
         code: stable, dotted, lower case; safe to show to a client and to write to a log.
+        fields: what a log line says of it besides; never a value from a row.
     """
 
     code: ClassVar[str] = "error"
+    fields: Mapping[str, Any] = MappingProxyType({})
 
 
 class PermanentError(RowdockError):

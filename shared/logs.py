@@ -43,13 +43,7 @@ class CanonicalLine:
         """
         ours = isinstance(error, RowdockError)
         self._severity = "WARNING" if ours and not isinstance(error, TransientError) else "ERROR"
-        self.update(
-            outcome="failed",
-            error=type(error).__name__,
-            error_code=error.code if isinstance(error, RowdockError) else "defect",
-        )
-        if not ours:
-            self.update(calls=calls(error))
+        self.update(error.fields if isinstance(error, RowdockError) else {}, outcome="failed", **described(error))
 
     @property
     def severity(self) -> str:
@@ -78,6 +72,13 @@ def canonical_line(name: str, /, **fields: Any) -> Iterator[CanonicalLine]:
 def json_line(severity: str, message: str, fields: Mapping[str, Any]) -> str:
     """One line of JSON, whatever the fields' values are; ``severity`` and ``message`` win over fields of that name."""
     return json.dumps(_plain(dict(fields), DEEPEST) | {"severity": severity, "message": message})
+
+
+def described(error: BaseException) -> dict[str, Any]:
+    """What a line may say of ``error``: its class and code; of a defect the calls that led to it."""
+    if isinstance(error, RowdockError):
+        return {"error": type(error).__name__, "error_code": error.code}
+    return {"error": type(error).__name__, "error_code": "defect", "calls": calls(error)}
 
 
 def calls(error: BaseException) -> list[str]:

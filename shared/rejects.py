@@ -23,7 +23,7 @@ LOAD_COLUMNS = (
     "id", "kind", "state", "table_name", "file_name", "file_size", "bucket", "generation", "run", "forced",
     "rows_read", "rows_inserted", "rows_updated", "rows_unchanged", "rows_rejected", "rows_pending",
     "rows_rolled_back", "rejects_by_reason", "reason_code", "reason", "details", "last_id", "event_id",
-    "started_at", "finished_at",
+    "started_at", "finished_at", "forgotten_at",
 )  # fmt: skip  # one row of names reads better than 25 lines
 
 
@@ -128,15 +128,20 @@ def export(conn: connection, dictionary: Dictionary, load_id: int, out: TextIO) 
     stands in ``_raw``, its columns empty.
 
     Raises:
-        NoSuchLoad: no such load, or its file was never read as rows.
+        NoSuchLoad: no such load, its file was never read as rows, or its rejects were forgotten.
     """
     found = _rows(
         conn,
-        "select table_name, columns, delimiter from ingest_status.ingest_status where id = %(id)s",
+        "select table_name, columns, delimiter, forgotten_at from ingest_status.ingest_status where id = %(id)s",
         {"id": load_id},
     )
     if not found or found[0]["columns"] is None or found[0]["table_name"] not in dictionary.tables:
         raise NoSuchLoad(f"load {load_id} has no rows to export; rowdock loads lists those that have")
+    if found[0]["forgotten_at"] is not None:
+        raise NoSuchLoad(
+            f"the rejects of load {load_id} were forgotten on {found[0]['forgotten_at']:%Y-%m-%d}, retention_days after"
+            " it: load the object again by force to see them"
+        )
     fields = [name for name in found[0]["columns"] if name != "_reject_id"]
     names = [name for name in fields if name is not None]
     writer = csv.writer(out, lineterminator="\n")

@@ -36,9 +36,9 @@ def rebuild(conn: connection) -> int:
         return int(cursor.fetchone()[0])  # type: ignore[index]  # a function call gives one row
 
 
-def fold(conn: connection) -> int | None:
-    """Take the committed deltas into the roll-up; returns how many, None if another fold is at work."""
+def fold(conn: connection, *, at_most: int | None = None) -> int | None:
+    """Take committed deltas, all or ``at_most``, into the roll-up; returns how many, None if another is at work."""
     with conn.cursor() as cursor:
-        cursor.execute("select metrics.fold()")
+        cursor.execute("select metrics.fold(%s)", (at_most,))
         folded: int | None = cursor.fetchone()[0]  # type: ignore[index]  # a function call gives one row
         return folded

@@ -182,13 +182,26 @@ class _Loading:
         return load.as_fields()
 
     def _note_known_content(self, conn: connection) -> None:
-        """Tell, without judging it, that the same bytes came before under another name."""
+        """Tell, without judging it, that the same bytes came before, under another name or as another generation.
+
+        Where both objects have a crc32c it says so; else an equal etag does, and an etag that differs says nothing:
+        Cloud Storage's belongs to the generation, that of an S3 upload in parts depends on their size.
+        """
         load = self.load
         with conn.cursor() as cursor:
             cursor.execute(
-                "select id from ingest_status.ingest_status where etag = %s and file_size = %s and object_name <> %s"
+                "select id from ingest_status.ingest_status where ((crc32c = %(crc32c)s and file_size = %(size)s)"
+                "  or (etag = %(etag)s and file_size = %(size)s and (crc32c is null or %(crc32c)s::text is null)))"
+                " and (bucket, object_name, generation) <> (%(bucket)s, %(name)s, %(generation)s)"
                 " and state = 'loaded' order by id desc limit 1",
-                (load.etag, load.file_size, load.object_name),
+                {
+                    "crc32c": load.crc32c,
+                    "etag": load.etag,
+                    "size": load.file_size,
+                    "bucket": load.bucket,
+                    "name": load.object_name,
+                    "generation": load.generation,
+                },
             )
             if found := cursor.fetchone():
                 load.details["content_seen_before"] = found[0]

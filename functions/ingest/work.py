@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from functions.ingest.drain import drain
 from functions.ingest.load import load_object
@@ -51,9 +51,13 @@ def _load(services: Services, event: Event) -> dict[str, Any]:
 
 def _redrive(services: Services, event: Event) -> dict[str, Any]:
     load_id, records = event.data.get("load_id"), event.data.get("records")
-    if not isinstance(load_id, int) or not (records is None or _is_numbers(records)):
-        raise EventRefused("a re-drive needs load_id, a number, and records, a list of numbers or null")
-    return redrive(services, load_id, records)
+    after = event.data.get("after", 0)
+    if not (_is_whole(load_id) and (records is None or _are_whole(records)) and _is_whole(after) and after >= 0):
+        raise EventRefused(
+            "a re-drive needs load_id, a number, and records, a list of numbers or null;"
+            " after, the record that the last one ended with, is 0 or more"
+        )
+    return redrive(services, load_id, records, after)
 
 
 def _reconcile(services: Services, event: Event) -> dict[str, Any]:
@@ -63,8 +67,12 @@ def _reconcile(services: Services, event: Event) -> dict[str, Any]:
     return reconcile(services, event.data.get("bucket") or None, min_age_s)
 
 
-def _is_numbers(value: object) -> bool:
-    return isinstance(value, list) and all(isinstance(item, int) for item in value)
+def _is_whole(value: Any) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _are_whole(value: Any) -> TypeGuard[list[int]]:
+    return isinstance(value, list) and all(map(_is_whole, value))
 
 
 def _text(data: Mapping[str, Any], name: str) -> str:

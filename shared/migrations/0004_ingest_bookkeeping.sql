@@ -33,6 +33,7 @@ create table ingest_status.ingest_status (
   started_at timestamptz not null,
   finished_at timestamptz not null default clock_timestamp(),
   details jsonb not null default '{}',
+  forgotten_at timestamptz,
   unique (bucket, object_name, generation, run),
   check (rows_read = rows_inserted + rows_updated + rows_unchanged + rows_rejected + rows_pending + rows_rolled_back)
 );
@@ -42,6 +43,11 @@ comment on column ingest_status.ingest_status.file_size is 'Bytes of the object 
 comment on column ingest_status.ingest_status.last_id is 'Highest id that the load brought.';
 comment on column ingest_status.ingest_status.run is '2 and up: the same generation loaded again by force.';
 comment on column ingest_status.ingest_status.columns is 'Column of each field of a record, to read raw records again.';
+comment on column ingest_status.ingest_status.forgotten_at is
+  'When the rejects, the reason and the details of a file''s load went, retention_days after it.';
+create index on ingest_status.ingest_status (finished_at) where forgotten_at is null;
+-- The same content again: by crc32c and size, or by etag and size where a store knows no crc32c of the whole object.
+create index on ingest_status.ingest_status (crc32c, file_size);
 create index on ingest_status.ingest_status (etag, file_size);
 
 create table ingest_status.parts (
@@ -83,9 +89,12 @@ create table ingest_status.rejects (
   closed_as text check (closed_as in ('mended', 're-driven', 'dismissed')),
   closed_at timestamptz,
   closed_by_load bigint,
+  row_key text,
   primary key (load_id, record_number)
 );
 comment on table ingest_status.rejects is 'One row per rejected record, with every reason; its id is load_id-record_number.';
+comment on column ingest_status.rejects.row_key is 'Key of the row that a re-driven record became.';
+create index on ingest_status.rejects (load_id, row_key) where row_key is not null;
 
 create table ingest_status.pending (
   load_id bigint not null,
@@ -105,6 +114,7 @@ create table ingest_status.pending (
 comment on table ingest_status.pending is 'Valid records of files that wait for a parent row.';
 create index on ingest_status.pending (table_name, waits_on, waits_for);
 create index on ingest_status.pending (table_name, row_key);
+create index on ingest_status.pending (table_name, parked_at);
 
 create table ingest_status.wakeups (
   id bigint generated always as identity primary key,
@@ -112,6 +122,17 @@ create table ingest_status.wakeups (
   created_at timestamptz not null default now()
 );
 comment on table ingest_status.wakeups is 'A parent may have come, or a row was parked: look at the waiting rows again.';
+
+-- The end of keeping, without a right to delete history: a file's row stays, whoever asks, so that it is not loaded again.
+create function ingest_status.forget(loads bigint[], said text) returns void
+  language sql security definer set search_path = pg_catalog, pg_temp as $$
+  delete from ingest_status.parts where load_id = any(loads);
+  delete from ingest_status.ingest_status where id = any(loads) and kind <> 'file';
+  update ingest_status.ingest_status set forgotten_at = clock_timestamp(), details = '{}', reason = said
+    where id = any(loads);
+$$;
+revoke execute on function ingest_status.forget(bigint[], text) from public;
+grant execute on function ingest_status.forget(bigint[], text) to rowdock_ingest;
 
 grant select, insert, update on ingest_status.ingest_status, ingest_status.parts to rowdock_ingest, rowdock_api;
 grant select, insert, update, delete on

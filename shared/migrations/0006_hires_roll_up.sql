@@ -55,8 +55,9 @@ from (
 ) cells;
 comment on view metrics.hires_recounted is 'The hires counted anew, row by row.';
 
--- Takes the deltas that are committed now into metrics.hires; returns how many, or null if another fold is at work.
-create function metrics.fold() returns bigint
+-- Takes the deltas that are committed now, or at_most of them, into metrics.hires; returns how many, or null if another
+-- fold is at work. Nobody else removes deltas meanwhile: each is found again by its place.
+create function metrics.fold(at_most bigint default null) returns bigint
   language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
   folded bigint;
@@ -66,7 +67,8 @@ begin
   end if;
   lock table metrics.hires in row exclusive mode;  -- hires before deltas, as TRUNCATE of the employees: no deadlock
   with taken as (
-    delete from metrics.hires_deltas returning year, quarter, department_id, job_id, hired
+    delete from metrics.hires_deltas where ctid = any(array(select ctid from metrics.hires_deltas limit at_most))
+    returning year, quarter, department_id, job_id, hired
   ), cells as (
     select year, department_id, job_id,
            coalesce(sum(hired) filter (where quarter = 1), 0) as q1,
@@ -111,8 +113,8 @@ end $$;
 
 grant select on metrics.hires, metrics.hires_deltas, metrics.hires_by_quarter, metrics.hires_recounted
   to rowdock_ingest, rowdock_api, rowdock_backup, rowdock_restore;
-revoke execute on function metrics.fold(), metrics.rebuild() from public;
-grant execute on function metrics.fold() to rowdock_ingest, rowdock_api, rowdock_restore;
+revoke execute on function metrics.fold(bigint), metrics.rebuild() from public;
+grant execute on function metrics.fold(bigint) to rowdock_ingest, rowdock_api, rowdock_restore;
 
 select rowdock.guard('hired_employees.departments');
 select rowdock.guard('hired_employees.jobs');

@@ -142,6 +142,7 @@ def test_no_function_may_do_what_is_the_owners(database: Any, role: str, stateme
         ("ingest", "insert into backup_status.backup_status (table_name) values ('jobs')"),
         ("api", "delete from ingest_status.rejects"),
         ("api", "delete from ingest_status.ingest_status"),
+        ("api", "select ingest_status.forget('{1}', 'why')"),
         ("api", "insert into ingest_status.pending select * from ingest_status.pending"),
         ("backup", "insert into hired_employees.departments values (1, 'a')"),
         ("backup", "update ingest_status.rejects set closed_as = 'dismissed'"),

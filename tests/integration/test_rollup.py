@@ -78,6 +78,20 @@ def test_rows_that_came_while_the_trigger_was_off_are_found(staffed: Any) -> Non
     assert cell["counted"] == cell["rolled_up"] + 1
 
 
+def test_a_fold_of_some_of_the_deltas_changes_no_answer(staffed: Any) -> None:
+    """Piece by piece, as the sweep takes them: each read between gives the same counts, until nothing is left."""
+    before = staffed.query(CELLS)
+    ((deltas,),) = staffed.query("select count(*) from metrics.hires_deltas")
+    folded = []
+    with closing(staffed.connect("ingest")) as conn:
+        while not folded or folded[-1]:
+            with conn:
+                folded.append(rollup.fold(conn, at_most=4))
+            assert staffed.query(CELLS) == before
+    assert max(folded) == 4
+    assert sum(folded) == deltas > 4
+
+
 def test_only_so_many_differences_are_listed(staffed: Any) -> None:
     staffed.query("delete from metrics.hires; delete from metrics.hires_deltas")
     with closing(staffed.connect()) as conn:
