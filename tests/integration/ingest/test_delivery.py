@@ -25,8 +25,10 @@ ROOT = Path(__file__).resolve().parents[3]
 ROWS = 60_000
 POINTS = [
     "after the claim",
-    "after the first block was handed to COPY",
-    "in the middle of COPY",
+    "after COPY got its first block",
+    "in the middle of COPY, several blocks in",
+    "after COPY changed its target",
+    "after COPY came back to its first target",
     "after the last COPY",
     "after the merge",
     "before the history",
