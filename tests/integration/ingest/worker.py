@@ -1,7 +1,7 @@
 """One delivery in a process of its own, which a test kills: ``python worker.py`` reads its orders as JSON from stdin.
 
-Prints ``ready`` before it loads; ``done`` and its peak memory in KiB after. With ``die_at`` it kills itself at that
-point, as bad luck would.
+Prints ``ready`` before it loads; ``done``, its peak memory in KiB and the processor seconds since ``ready`` after. With
+``die_at`` it kills itself at that point, as bad luck would.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -133,8 +134,9 @@ def main() -> None:
     )
     arm(orders["die_at"])
     print("ready", flush=True)
+    began_s = time.process_time()
     work.handle(services, events.Event(**orders["event"]))
-    print("done", peak_kib(), flush=True)
+    print("done", peak_kib(), time.process_time() - began_s, flush=True)
 
 
 if __name__ == "__main__":
