@@ -348,7 +348,7 @@ def test_memory_does_not_grow_with_the_rows_of_a_mended_file(
 
 
 @pytest.mark.slow
-def test_a_file_of_nothing_but_bad_rows_takes_linear_time_and_bounded_memory(
+def test_a_file_of_nothing_but_bad_rows_takes_linear_work_and_bounded_memory(
     loaded_parents: Dock, database: Any, any_store: Any
 ) -> None:
     """A million rows, all rejected, all logged: four times the rows take four times the work, in like memory."""
