@@ -108,9 +108,13 @@ def count(outside):
 # --- what a context gives
 
 
-def test_a_pool_connects_to_nothing_until_it_is_used():
+def test_a_pool_connects_to_nothing_until_it_is_used(make_pool, outside):
     """Functions are imported before the fork: a pool that is made there must hold no socket."""
-    Database("host=127.0.0.1 port=1", application_name="pool-test")
+    held = "select count(*) from pg_stat_activity where application_name = 'unused-pool'"
+    pool = make_pool(application_name="unused-pool")
+    assert outside(held) == (0,)
+    with pool.connection():
+        assert outside(held) == (1,)
 
 
 def test_one_process_has_one_pool_as_the_settings_describe_it(monkeypatch, postgres_server):

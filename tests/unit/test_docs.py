@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import tomllib
 from pathlib import Path
@@ -62,6 +63,23 @@ def test_the_example_of_a_new_table_is_one() -> None:
     for table in entry["tables"]:
         assert all(re.search(rf"^  {column.name} ", migration, re.MULTILINE) for column in parsed.tables[table].columns)
         assert f"rowdock.guard('{parsed.tables[table].schema}.{table}')" in migration
+
+
+def test_every_case_of_a_strange_file_is_shown_by_tests_that_exist() -> None:
+    """Each row of each table of the page names at least one."""
+    page = (ROOT / "docs" / "ingest-cases.md").read_text()
+    rows = [row for row in page.splitlines() if row.startswith("| ") and not row.startswith("| what comes |")]
+    there = {
+        node.name
+        for path in (ROOT / "tests").rglob("test_*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef)
+    }
+    assert len(rows) > 60
+    for row in rows:
+        named = re.findall(r"`(test_\w+)`", row.rpartition(" | ")[2])
+        assert named, f"no test shows {row}"
+        assert set(named) <= there, f"{set(named) - there} shows {row}"
 
 
 def test_every_decision_says_what_was_chosen_and_what_was_not() -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import random
+import signal
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +29,10 @@ ROOT = Path(__file__).resolve().parents[3]
 ROWS = 60_000
 POINTS = [
     "after the claim",
-    "after the first block was handed to COPY",
-    "in the middle of COPY",
+    "after COPY got its first block",
+    "in the middle of COPY, several blocks in",
+    "after COPY changed its target",
+    "after COPY came back to its first target",
     "after the last COPY",
     "after the merge",
     "before the history",
@@ -59,6 +65,12 @@ def state_of(dock: Dock) -> dict[str, Any]:
             for load in dock.history()
         ],
     }
+
+
+def adds_up(dock: Dock) -> bool:
+    """Whether every load of history says what became of each of its rows."""
+    ends = ("inserted", "updated", "unchanged", "rejected", "pending", "rolled_back")
+    return all(load["rows_read"] == sum(load[f"rows_{end}"] for end in ends) for load in dock.history())
 
 
 def empty(dock: Dock) -> None:
@@ -172,8 +184,77 @@ def test_a_twin_of_an_unfinished_load_is_not_acknowledged(loaded_parents: Dock) 
     with pytest.raises(DatabaseBusy):
         dock.deliver("employees.csv")
     assert "employees.csv" not in [h["object_name"] for h in dock.history()]
+    holder.rollback()  # answered when the lock is free; a close is not
     holder.close()
     assert dock.deliver("employees.csv")["state"] == "loaded"
+
+
+HOLD = 20211107
+HELD_IN_COPY = f"""
+    create function public.hold() returns trigger language plpgsql as
+      $$ begin perform pg_advisory_xact_lock({HOLD}); return new; end $$;
+    create trigger hold before insert on hired_employees.hired_employees
+      for each row when (new.id = %s) execute function public.hold()
+"""
+
+
+@contextmanager
+def copy_held_at(dock: Dock, employee_id: int) -> Iterator[Callable[[], None]]:
+    """Stop every COPY at the row of ``employee_id`` until the end; gives what waits until one has come there."""
+    dock.query(HELD_IN_COPY, employee_id)
+    with closing(dock.connect("owner")) as holder, holder.cursor() as cursor:
+        cursor.execute("select pg_advisory_lock(%s)", (HOLD,))
+
+        def wait_for_a_load() -> None:
+            deadline_s = time.monotonic() + 60
+            while dock.query("select count(*) from pg_locks where objid = %s and not granted", HOLD) == [(0,)]:
+                assert time.monotonic() < deadline_s, "no COPY came to the row that it is held at"
+
+        yield wait_for_a_load
+
+
+def test_a_twin_that_comes_while_the_first_is_inside_copy_is_not_acknowledged(loaded_parents: Dock) -> None:
+    """It fails as transient without waiting; when it comes again the first is done, and it is a duplicate."""
+    dock = loaded_parents
+    content = lines(1, 30_000)
+    expected = calm_run(dock, ("employees.csv", content))
+    dock.put("employees.csv", content)
+    event = dock.finalized("employees.csv")
+    with ThreadPoolExecutor(1) as pool:
+        with copy_held_at(dock, 15_000) as wait_for_a_load:
+            first = pool.submit(work.handle, dock.services, event)
+            wait_for_a_load()
+            with pytest.raises(DatabaseBusy):
+                work.handle(dock.services, event)
+        assert first.result(60)["state"] == "loaded"
+    assert work.handle(dock.services, event)["state"] == "duplicate"
+    assert without_parents(state_of(dock)) == without_parents(expected)
+    assert adds_up(dock)
+    assert dock.rollup_is_right()
+
+
+@pytest.mark.slow
+def test_a_twin_loads_the_file_after_the_first_died_inside_copy(
+    loaded_parents: Dock, database: Any, any_store: Any
+) -> None:
+    """The first is killed in the middle of its COPY, with the twin at the door: the twin's next try loads it all."""
+    dock = loaded_parents
+    content = lines(1, 30_000)
+    expected = calm_run(dock, ("employees.csv", content))
+    dock.put("employees.csv", content)
+    event = dock.finalized("employees.csv")
+    with copy_held_at(dock, 15_000) as wait_for_a_load:
+        worker = start_worker(dock, any_store.url, database.url_for("ingest"), event)
+        wait_for_a_load()
+        with pytest.raises(DatabaseBusy):
+            work.handle(dock.services, event)
+        worker.kill()
+        assert worker.wait(10) == -signal.SIGKILL
+        worker.stdout.close()
+    assert deliver_until_done(dock, event)["state"] == "loaded"
+    assert without_parents(state_of(dock)) == without_parents(expected)
+    assert adds_up(dock)
+    assert dock.rollup_is_right()
 
 
 @pytest.mark.slow
@@ -209,37 +290,47 @@ def seconds_of_a_calm_load(dock: Dock, storage_url: str, database_url: str, file
     return took_s
 
 
+def killed_at(worker: Any, moment_s: float) -> bool:
+    """Kill ``worker`` so long after it said ``ready``; whether it was still alive."""
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        worker.wait(moment_s)
+    worker.kill()
+    code = worker.wait(10)
+    worker.stdout.close()
+    return bool(code == -signal.SIGKILL)
+
+
 @pytest.mark.slow
 def test_thirty_kills_at_random_moments_lose_and_double_nothing(
     loaded_parents: Dock, database: Any, any_store: Any
 ) -> None:
-    """Each of thirty files is killed at a seeded random moment of its load and delivered again."""
+    """Each load is killed at a seeded random moment and delivered again, until thirty kills met a live one."""
     dock, chance = loaded_parents, random.Random(20211107)
-    files = [(f"employees-{n}.csv", lines(n * 5_000 + 1, (n + 1) * 5_000 + 50)) for n in range(30)]
-    expected = calm_run(dock, *files)
-    killed, longest_s = 0, seconds_of_a_calm_load(dock, any_store.url, database.url_for("ingest"), files[0])
-    for name, content in files:
+    database_url = database.url_for("ingest")
+    longest_s = seconds_of_a_calm_load(dock, any_store.url, database_url, ("employees.csv", lines(1, 5_050)))
+    files: list[tuple[str, bytes]] = []
+    kills = 0
+    while kills < 30:
+        assert len(files) < 60, f"of 60 loads only {kills} were alive at their moment"
+        first = len(files) * 5_000 + 1
+        name, content = f"employees-{len(files)}.csv", lines(first, first + 5_049)
+        files.append((name, content))
         dock.put(name, content)
         event = dock.finalized(name)
-        worker = start_worker(dock, any_store.url, database.url_for("ingest"), event)
-        try:
-            worker.wait(chance.uniform(0, 0.8 * longest_s))
-        except subprocess.TimeoutExpired:
-            worker.kill()
-            killed += 1
-        worker.wait(10)
-        worker.stdout.close()
+        kills += killed_at(start_worker(dock, any_store.url, database_url, event), chance.uniform(0, 0.8 * longest_s))
         deliver_until_done(dock, event)
-    assert killed >= 10
-    assert without_parents(state_of(dock)) == without_parents(expected)
+    assert adds_up(dock)
     assert dock.rollup_is_right()
+    happened = state_of(dock)
+    empty(dock)
+    assert without_parents(happened) == without_parents(calm_run(dock, *files))
 
 
 class Overwriting:
-    """A store whose object is replaced right after its read has begun."""
+    """A store whose object is replaced while its first read is under way: once ``reads`` pieces of it were read."""
 
-    def __init__(self, store: Any, content: bytes) -> None:
-        self._store, self._content = store, content
+    def __init__(self, store: Any, content: bytes, reads: int = 0) -> None:
+        self._store, self._content, self._reads_left = store, content, reads
         self.generation = ""
 
     def __getattr__(self, name: str) -> Any:
@@ -247,8 +338,15 @@ class Overwriting:
 
     def open_read(self, bucket: str, name: str, generation: str, *rest: Any) -> Any:
         reader = self._store.open_read(bucket, name, generation, *rest)
-        if not self.generation:
-            self.generation = self._store.put(bucket, name, self._content).generation
+        original = reader.readinto
+
+        def readinto(buffer: memoryview) -> int:
+            if not self.generation and self._reads_left == 0:
+                self.generation = self._store.put(bucket, name, self._content).generation
+            self._reads_left -= 1
+            return int(original(buffer))
+
+        reader.readinto = readinto
         return reader
 
 
@@ -256,16 +354,21 @@ def with_store(dock: Dock, store: Any) -> Dock:
     return dataclasses.replace(dock, services=dataclasses.replace(dock.services, store=store))
 
 
-def test_an_overwrite_during_the_read_never_mixes_two_generations(loaded_parents: Dock) -> None:
-    """The first generation is read to its end or not at all; then the second one comes, and wins."""
+@pytest.mark.parametrize("reads", [0, 1, 3], ids=["before the first byte", "after a piece", "after three pieces"])
+def test_an_overwrite_during_the_read_never_mixes_two_generations(loaded_parents: Dock, reads: int) -> None:
+    """The first generation is read to its end; then the second one comes, and wins: all as in a calm run."""
     dock = loaded_parents
     first, second = lines(1, ROWS, "First"), lines(1, ROWS, "Second")
-    overwriting = Overwriting(dock.services.store, second)
-    fields = with_store(dock, overwriting).drop("employees.csv", first)
-    assert fields["state"] == "loaded"
-    assert {row[1].split()[0] for row in dock.employees()} == {"First"}
+    between = calm_run(dock, ("employees.csv", first))
+    after = calm_run(dock, ("employees.csv", first), ("employees.csv", second))
+    overwriting = Overwriting(dock.services.store, second, reads)
+    assert with_store(dock, overwriting).drop("employees.csv", first)["state"] == "loaded"
+    assert overwriting.generation
+    assert without_parents(state_of(dock)) == without_parents(between)
     dock.deliver("employees.csv", overwriting.generation)
+    assert without_parents(state_of(dock)) == without_parents(after)
     assert {row[1].split()[0] for row in dock.employees()} == {"Second"}
+    assert adds_up(dock)
     assert dock.rollup_is_right()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as NotYet
 from contextlib import contextmanager
@@ -35,12 +35,21 @@ class Copy:
         return f"copy {self.into} from stdin (format csv)"
 
 
-Step = str | Copy
+@dataclass(frozen=True)
+class Call:
+    """A step that the product's own code takes on the session's connection."""
+
+    run: Callable[[Any], None]
+
+
+Step = str | Copy | Call
 
 
 def execute(cursor: Any, step: Step) -> None:
     if isinstance(step, Copy):
         cursor.copy_expert(str(step), StringIO(step.lines))
+    elif isinstance(step, Call):
+        step.run(cursor.connection)
     else:
         cursor.execute(step)
 

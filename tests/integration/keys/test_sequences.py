@@ -160,7 +160,7 @@ TRANSACTIONS = [
          "update hired_employees set hired_date = '2000-01-01Z'",
          fails="23503 23503 23503"),
     case("a cursor's row", "begin",
-         "declare c cursor for select * from departments where id in (1, 3) order by id desc",
+         "declare c cursor for select * from departments where id in (1, 3) order by id desc for update",
          "fetch c", "delete from departments where current of c", "fetch c",
          "delete from departments where current of c", "commit", fails="23503"),
     case("read only", "begin read only", insert(employee(20, 3)), "rollback", fails="25006"),

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from typing import Any
 
 import pytest
 
-from tests.integration.keys.sessions import DONE, Copy, Step, execute, interleavings, opened, play
+from functions.ingest import history, load, parked
+from functions.ingest.drain import drain
+from functions.ingest.services import Services
+from functions.ingest.statements import Statements
+from shared import dictionary, objectstore, settings
+from shared.postgres import Database
+from tests.integration.keys.sessions import DONE, Call, Copy, Step, execute, interleavings, opened, play
 
 STATEMENTS: list[tuple[str, Step, list[str]]] = [
     ("insert", "insert into departments values (10, 'a')", ["departments"]),
@@ -80,56 +87,111 @@ def test_a_parent_that_comes_under_the_replica_role_leaves_a_wakeup(parents: Any
     assert wakeups(parents) == ["jobs"]
 
 
-PARKING = (
-    "begin",
-    "select 1 from departments where id = 10",
-    "insert into ingest_status.pending (load_id, record_number, line_number, byte_offset, byte_length, table_name,"
-    " row_key, waits_on, waits_for, raw) select 1, 1, 1, 0, 9, 'hired_employees', '1', 'department_id', '10', 'x'"
-    " where not exists (select from departments where id = 10);"
-    "insert into ingest_status.wakeups (parent_table) values ('departments')",
-    "commit",
-)
+EMPLOYEES = dictionary.load().tables["hired_employees"]
+DEPARTMENT = EMPLOYEES.by_name["department_id"]
 COMING = ("begin", "insert into departments values (10, 'a')", "commit")
-DRAIN = """
-    with taken as (delete from ingest_status.wakeups returning id),
-    gone as (delete from ingest_status.pending p using departments d where p.waits_for = d.id::text
-             and exists (select from taken) returning 1)
-    select count(*) from gone
+PARK_A_ROW = """
+    insert into ingest_status.pending (load_id, record_number, line_number, byte_offset, byte_length, table_name,
+      row_key, waits_on, waits_for, raw)
+    values (%s, 1, 1, 0, 30, 'hired_employees', '1', 'department_id', '10', '1,Eve,2021-11-12T13:14:15Z,10,1')
 """
 
 
-@pytest.mark.parametrize("level", ["read committed", "repeatable read"])
-@pytest.mark.parametrize("order", interleavings({"k": len(PARKING), "p": len(COMING)}))
-def test_no_order_of_parking_and_coming_loses_a_wakeup(parents: Any, order: str, level: str) -> None:
+class EarlyRow:
+    """Employee 1 of department 10, taken in as a load does it: its parent looked up, then parked or inserted."""
+
+    def __init__(self, side: Any, *, leave_wakeup: bool = True) -> None:
+        self._side, self._leave_wakeup = side, leave_wakeup
+        self.steps: tuple[Step, ...] = ("begin", Call(self._look), Call(self._put), "commit")
+
+    def _look(self, _connection: Any) -> None:
+        present = load.parent_lookup(self._side, dictionary.load())
+        self._waits = 10 not in present(DEPARTMENT, [10])
+
+    def _put(self, connection: Any) -> None:
+        if self._waits:
+            self._park(connection)
+        else:
+            connection.cursor().execute("insert into hired_employees values (1, 'Eve', '2021-11-12T13:14:15Z', 10, 1)")
+
+    def _park(self, connection: Any) -> None:
+        names = [column.name for column in EMPLOYEES.columns]
+        loaded = history.Load(kind="file", table_name=EMPLOYEES.key, columns=names, delimiter=",")
+        loaded.id = history.next_load_id(connection)
+        loaded.counts.read = loaded.counts.pending = 1
+        connection.cursor().execute(PARK_A_ROW, (loaded.id,))
+        if self._leave_wakeup:
+            parked.after_parking(connection, Statements(EMPLOYEES), loaded.id)
+        history.record(connection, loaded)
+
+
+@contextmanager
+def drains(database: Any) -> Iterator[Callable[[], None]]:
+    """Gives the ingest function's own drain."""
+    pool = Database(database.url_for("ingest"), application_name="drain", pool_size=4)
+    services = Services(
+        settings=settings.load({"ROWDOCK_ENVIRONMENT": "emulator", "CALLER_AUTH": "off"}),
+        dictionary=dictionary.load(),
+        database=pool,
+        store=objectstore.connect("s3+http://none:none@127.0.0.1:1"),
+        send=pytest.fail,
+    )
+    try:
+        yield lambda: drain(services) and None
+    finally:
+        pool.close()
+
+
+def waiting(database: Any) -> int:
+    return int(database.query("select count(*) from ingest_status.pending")[0][0])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("order", interleavings({"k": 4, "p": len(COMING)}))
+def test_no_order_of_parking_and_coming_loses_a_wakeup(parents: Any, order: str) -> None:
     """A drain after any one step takes the wake-ups that it sees; one more, after both commits, finds what is left."""
     with (
         opened(parents.connect("ingest"), parents.connect("api")) as (parking, coming),
-        closing(parents.connect("ingest")) as draining,
+        closing(parents.connect("ingest")) as side,
         closing(parents.connect("superuser")) as watcher,
+        drains(parents) as drain_all,
     ):
-        draining.autocommit = watcher.autocommit = True
+        side.autocommit = watcher.autocommit = True
         for drained in range(len(order)):
-            steps = {"k": [f"begin isolation level {level}", *PARKING[1:]], "p": list(COMING)}
+            steps = {"k": list(EarlyRow(side).steps), "p": list(COMING)}
             before, after = order[:drained], order[drained:]
             first, _ = play({"k": parking, "p": coming}, steps, before, watcher)
-            draining.cursor().execute(DRAIN)
+            drain_all()
             rest = {name: left[before.count(name) :] for name, left in steps.items()}
             second, waited = play({"k": parking, "p": coming}, rest, after, watcher)
             assert {*first["k"], *first["p"], *second["k"], *second["p"], waited} == {DONE, False}
-            assert wakeups(parents) != []
-            draining.cursor().execute(DRAIN)
-            assert parents.query("select count(*) from ingest_status.pending") == [(0,)]
-            parents.query("delete from departments where id = 10; delete from ingest_status.wakeups")
+            drain_all()
+            assert waiting(parents) == 0
+            assert parents.query("select id, department_id from hired_employees") == [(1, 10)]
+            parents.query("delete from hired_employees; delete from departments where id = 10")
+            assert wakeups(parents) == []
 
 
-def test_without_the_parents_wakeup_a_row_would_wait_for_ever(database: Any) -> None:
-    """These trials can fail: parked and drained before the parent's commit, nothing would wake the row."""
+@pytest.mark.parametrize("forgets", ["the parent", "the parking"])
+def test_without_either_wakeup_a_row_would_wait_for_ever(database: Any, forgets: str) -> None:
+    """These trials can fail: of the two that leave a wake-up, the one that commits last is the one that counts."""
     database.query(f"alter database {database.name} set search_path = hired_employees")
-    database.query("alter table hired_employees.departments disable trigger rowdock_insert")
-    database.query(";".join(PARKING))
-    with closing(database.connect("api")) as coming:
-        coming.cursor().execute(COMING[1])
-        database.query(DRAIN, role="ingest")
-        coming.commit()
+    database.query("insert into hired_employees.jobs values (1, 'a'); truncate ingest_status.wakeups")
+    if forgets == "the parent":
+        database.query("alter table hired_employees.departments disable trigger rowdock_insert")
+    with (
+        closing(database.connect("ingest")) as parking,
+        closing(database.connect("api")) as coming,
+        closing(database.connect("ingest")) as side,
+        drains(database) as drain_all,
+    ):
+        side.autocommit = True
+        row = EarlyRow(side, leave_wakeup=forgets != "the parking")
+        row._look(parking)
+        row._put(parking)
+        coming.cursor().execute("set search_path = hired_employees;" + COMING[1])
+        for session in (parking, coming) if forgets == "the parent" else (coming, parking):
+            session.commit()
+            drain_all()
     assert wakeups(database) == []
-    assert database.query("select count(*) from ingest_status.pending") == [(1,)]
+    assert waiting(database) == 1
