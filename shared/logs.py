@@ -15,7 +15,7 @@ from datetime import date
 from numbers import Integral
 from typing import Any
 
-from shared.errors import RowdockError, TransientError
+from shared.errors import DeploymentError, RowdockError, TransientError
 
 LONGEST_TEXT = 4096  # characters; Cloud Logging takes 256 KiB for a whole line
 DEEPEST = 6  # levels of lists and mappings, so that one that holds itself ends
@@ -36,20 +36,20 @@ class CanonicalLine:
         self.fields.update(mapping or {}, **fields)
 
     def failed(self, error: BaseException) -> None:
-        """Say that the work failed. A permanent failure is somebody's input, not our fault: a warning.
+        """Say that the work failed. What fails for somebody's input is a warning, what is ours to mend an error.
 
-        The message of an error is for the caller and may hold a value of theirs: it is never logged. A defect is
-        logged with the calls that led to it, by module, function and line.
+        The message of an error is for the caller and may hold a value of theirs: it is logged only where the error's
+        class says that it never does. A defect is logged with the calls that led to it, by module, function and line.
         """
-        ours = isinstance(error, RowdockError)
-        self._severity = "WARNING" if ours and not isinstance(error, TransientError) else "ERROR"
-        self.update(
-            outcome="failed",
-            error=type(error).__name__,
-            error_code=error.code if isinstance(error, RowdockError) else "defect",
-        )
-        if not ours:
-            self.update(calls=calls(error))
+        self.update(outcome="failed", error=type(error).__name__)
+        if not isinstance(error, RowdockError):
+            self._severity = "ERROR"
+            self.update(error_code="defect", calls=calls(error))
+            return
+        self._severity = "ERROR" if isinstance(error, TransientError | DeploymentError) else "WARNING"
+        self.update(error_code=error.code)
+        if error.message_is_safe:
+            self.update(error_message=str(error))
 
     @property
     def severity(self) -> str:
