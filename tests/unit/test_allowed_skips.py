@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow  # each starts a pytest of its own
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGURATION = "[pytest]\nmarkers =\n    store\n    browser\n"
 PASSES = "def test_passes(): pass\n"
