@@ -176,24 +176,21 @@ def test_a_store_that_refuses_us_is_ours_to_mend(start: Start, any_store: Any) -
     assert "not-the-secret" not in json.dumps(line) + answer.text
 
 
-@pytest.mark.parametrize(
-    ("headers", "body", "said"),
-    [
-        ({}, b"", "0 bytes of the event are not JSON"),
-        ({"content-type": "application/json"}, b'{"a": 1}', "the request is no event"),
-        ({"ce-specversion": "1.0", "ce-id": "1"}, b"{}", "lacks source, type"),
-        ({"ce-specversion": "1.0", "ce-id": "1", "ce-source": "x", "ce-type": "other"}, b"{}", "event type 'other'"),
-    ],
-    ids=["empty", "another document", "incomplete", "another type"],
-)
-def test_a_body_that_is_no_event_is_refused_for_good(
-    function: Function, headers: dict[str, str], body: bytes, said: str
-) -> None:
+NO_EVENTS: list[tuple[dict[str, str], bytes, str]] = [
+    ({}, b"", "0 bytes of the event are not JSON"),
+    ({"content-type": "application/json"}, b'{"a": 1}', "the request is no event"),
+    ({"ce-specversion": "1.0", "ce-id": "1"}, b"{}", "lacks source, type"),
+    ({"ce-specversion": "1.0", "ce-id": "1", "ce-source": "x", "ce-type": "other"}, b"{}", "event type 'other'"),
+]
+
+
+def test_a_body_that_is_no_event_is_refused_for_good(start: Start) -> None:
     """400 says what is missing; the log has the code alone, for the message quotes a stranger."""
-    function.printed()
-    assert said in problem(function.client.post("/", headers=headers, data=body), 400, "event")
-    (line,) = function.printed()
-    assert (line["severity"], line["error_code"], "error_message" in line) == ("WARNING", "event", False)
+    function = start()
+    for headers, body, said in NO_EVENTS:
+        assert said in problem(function.client.post("/", headers=headers, data=body), 400, "event")
+        (line,) = function.printed()
+        assert (line["severity"], line["error_code"], "error_message" in line) == ("WARNING", "event", False)
 
 
 @pytest.fixture
@@ -233,27 +230,25 @@ def expired(issuer: Issuer, folder: Path) -> str:
     return jwt.encode(claims, key, algorithm="RS256", headers={"kid": key_id})
 
 
-TOKENS: dict[str, tuple[Callable[[Issuer, Path], str | None], str]] = {
-    "none": (lambda _issuer, _folder: None, "carries no identity token"),
-    "foreign": (lambda i, folder: Issuer(folder / "other.pem", i.url).token(TRIGGER, AUDIENCE), "does not publish"),
-    "expired": (expired, "ExpiredSignatureError"),
-    "for another address": (lambda i, _folder: i.token(TRIGGER, "https://api.test"), "InvalidAudienceError"),
-    "of another caller": (lambda i, _folder: i.token("mallory@rowdock.test", AUDIENCE), "not one that may call"),
-}
+TOKENS: list[tuple[Callable[[Issuer, Path], str | None], str]] = [
+    (lambda _issuer, _folder: None, "carries no identity token"),
+    (lambda i, folder: Issuer(folder / "other.pem", i.url).token(TRIGGER, AUDIENCE), "does not publish"),
+    (expired, "ExpiredSignatureError"),
+    (lambda i, _folder: i.token(TRIGGER, "https://api.test"), "InvalidAudienceError"),
+    (lambda i, _folder: i.token("mallory@rowdock.test", AUDIENCE), "not one that may call"),
+]
 
 
-@pytest.mark.parametrize(("token", "why"), TOKENS.values(), ids=TOKENS)
-def test_a_caller_that_proves_nothing_is_refused(
-    guarded: Function, issuer: Issuer, tmp_path: Path, token: Any, why: str
-) -> None:
+def test_a_caller_that_proves_nothing_is_refused(guarded: Function, issuer: Issuer, tmp_path: Path) -> None:
     """403, a warning that says why, and nothing is loaded."""
-    signed = token(issuer, tmp_path)
     guarded.printed()
-    answer = guarded.deliver("employees.csv", **({"authorization": f"Bearer {signed}"} if signed else {}))
-    assert why in problem(answer, 403, "caller")
-    (line,) = guarded.printed()
-    assert (line["severity"], line["error_code"]) == ("WARNING", "caller")
-    assert why in line["error_message"]
+    for token, why in TOKENS:
+        signed = token(issuer, tmp_path)
+        answer = guarded.deliver("employees.csv", **({"authorization": f"Bearer {signed}"} if signed else {}))
+        assert why in problem(answer, 403, "caller")
+        (line,) = guarded.printed()
+        assert (line["severity"], line["error_code"]) == ("WARNING", "caller")
+        assert why in line["error_message"]
     assert states(guarded.dock) == []
 
 
@@ -298,13 +293,13 @@ def test_a_database_that_a_later_version_has_migrated_is_ready(function: Functio
     assert function.client.get("/ready").status_code == 200
 
 
-@pytest.mark.parametrize(
-    ("method", "path"), [("GET", "/"), ("GET", "/metrics"), ("PUT", "/"), ("DELETE", "/ready"), ("PATCH", "/")]
-)
-def test_what_is_neither_event_nor_probe_is_refused(function: Function, method: str, path: str) -> None:
-    answer = function.client.open(path, method=method)
-    problem(answer, 405, "method")
-    assert answer.headers["Allow"] == "POST"
+def test_what_is_neither_event_nor_probe_is_refused(start: Start) -> None:
+    """405, and what is taken instead."""
+    function = start()
+    for method, path in [("GET", "/"), ("GET", "/metrics"), ("PUT", "/"), ("DELETE", "/ready"), ("PATCH", "/")]:
+        answer = function.client.open(path, method=method)
+        problem(answer, 405, "method")
+        assert answer.headers["Allow"] == "POST"
 
 
 def test_a_defect_is_a_problem_document_too(function: Function, database: Any) -> None:

@@ -98,7 +98,8 @@ DRAIN = """
 """
 
 
-@pytest.mark.parametrize("level", ["read committed", "repeatable read"])
+# ``make quick`` plays them at one level.
+@pytest.mark.parametrize("level", ["read committed", pytest.param("repeatable read", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("order", interleavings({"k": len(PARKING), "p": len(COMING)}))
 def test_no_order_of_parking_and_coming_loses_a_wakeup(parents: Any, order: str, level: str) -> None:
     """A drain after any one step takes the wake-ups that it sees; one more, after both commits, finds what is left."""
