@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 
-from bench import processes, rig
+from bench import cold_start, processes, rig
 from bench.processes import Usage
 from bench.references import References
 from bench.report import Line, Times, as_json, as_text, faster, under
@@ -208,7 +208,7 @@ def lines(bench: Bench) -> list[Line]:
     for kind, expected in ((kind, bench.expected[kind]) for kind in bench.runs if kind not in known):
         work = f"{expected.rows:,} rows ({expected.size / 1e9:.2g} GB), {kind}"
         found.append(Line(work, str(times[f"ours, {kind}"])))
-    return found + [_peak(kind, runs) for kind, runs in bench.runs.items()]
+    return found + [_peak(kind, runs) for kind, runs in bench.runs.items()] + cold_start.lines()
 
 
 def _peak(kind: str, runs: list[Run]) -> Line:

@@ -220,7 +220,10 @@ def _become(parent_pid: int, death_signal: int, user: str, argv: list[str]) -> N
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
     if os.getppid() != parent_pid:
         sys.exit("the parent ended before its child had started")
-    os.execvp(argv[0], argv)  # noqa: S606  # to become the server, not to start one
+    try:
+        os.execvp(argv[0], argv)  # noqa: S606  # to become the server, not to start one
+    except OSError as error:
+        sys.exit(f"{argv[0]} cannot be run: {error.strerror}")
 
 
 if __name__ == "__main__":

@@ -160,8 +160,32 @@ class Emulator:
         if "://" in kind:
             self.storage_kind, self.storage_url = "url", kind
             return await self._part("store", self._look_into_store)
-        if kind == "auto":
-            kind = "minio" if stores.minio_binary() else "seaweedfs"
+        if kind != "auto":
+            return await self._launch_store(kind)
+        if stores.minio_binary() and await self._could_launch("minio", "seaweedfs"):
+            return None
+        if await self._could_launch("seaweedfs", "moto, which keeps nothing when it ends"):
+            return None
+        return await self._launch_store("moto")
+
+    async def _could_launch(self, kind: str, next_one: str) -> bool:
+        """Launch ``kind``, or say in one line why not and what comes instead.
+
+        Raises:
+            PartFailed: its binary runs, but what it holds cannot be used: another store would hide that.
+        """
+        try:
+            await self._launch_store(kind)
+        except PartFailed as failure:
+            if not isinstance(failure.__cause__, ChildFailed | FileNotFoundError):
+                raise
+            lines = str(failure.__cause__).splitlines()
+            why = f"{lines[0]} {lines[-1].strip()}" if len(lines) > 1 else lines[0]
+            self.say(kind, f"cannot be had here: {why}; going on with {next_one}")
+            return False
+        return True
+
+    async def _launch_store(self, kind: str) -> None:
         hook = "minio" if kind == "minio" else "seaweedfs"
         webhook = Webhook(f"{self.url}/_events/{hook}", self._access.webhook_token, (self.bucket,))
         buckets = (self.bucket, self.backup_bucket)
@@ -173,7 +197,6 @@ class Emulator:
 
         self._store = await self._part(kind, start)
         self.storage_kind, self.storage_url = kind, self._store.url
-        return None
 
     def _look_into_store(self) -> None:
         store = objectstore.connect(self.storage_url)

@@ -15,7 +15,7 @@ from datetime import date
 from numbers import Integral
 from typing import Any
 
-from shared.errors import RowdockError, TransientError
+from shared.errors import DeploymentError, RowdockError, TransientError
 
 LONGEST_TEXT = 4096  # characters; Cloud Logging takes 256 KiB for a whole line
 DEEPEST = 6  # levels of lists and mappings, so that one that holds itself ends
@@ -36,13 +36,14 @@ class CanonicalLine:
         self.fields.update(mapping or {}, **fields)
 
     def failed(self, error: BaseException) -> None:
-        """Say that the work failed. A permanent failure is somebody's input, not our fault: a warning.
+        """Say that the work failed. What fails for somebody's input is a warning, what is ours to mend an error.
 
-        The message of an error is for the caller and may hold a value of theirs: it is never logged. A defect is
-        logged with the calls that led to it, by module, function and line.
+        The message of an error is for the caller and may hold a value of theirs: it is logged only where the error's
+        class says that it never does. A defect is logged with the calls that led to it, by module, function and line.
         """
         ours = isinstance(error, RowdockError)
-        self._severity = "WARNING" if ours and not isinstance(error, TransientError) else "ERROR"
+        to_mend = not ours or isinstance(error, TransientError | DeploymentError)
+        self._severity = "ERROR" if to_mend else "WARNING"
         self.update(error.fields if isinstance(error, RowdockError) else {}, outcome="failed", **described(error))
 
     @property
@@ -75,10 +76,11 @@ def json_line(severity: str, message: str, fields: Mapping[str, Any]) -> str:
 
 
 def described(error: BaseException) -> dict[str, Any]:
-    """What a line may say of ``error``: its class and code; of a defect the calls that led to it."""
-    if isinstance(error, RowdockError):
-        return {"error": type(error).__name__, "error_code": error.code}
-    return {"error": type(error).__name__, "error_code": "defect", "calls": calls(error)}
+    """What a line may say of ``error``: class, code and a safe message; of a defect the calls that led to it."""
+    if not isinstance(error, RowdockError):
+        return {"error": type(error).__name__, "error_code": "defect", "calls": calls(error)}
+    told = {"error_message": str(error)} if error.message_is_safe else {}
+    return {"error": type(error).__name__, "error_code": error.code, **told}
 
 
 def calls(error: BaseException) -> list[str]:

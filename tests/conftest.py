@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -105,16 +106,40 @@ def template_database(postgres_server: PostgresServer) -> str:
     return name
 
 
+@pytest.fixture(scope="session")
+def make_database(
+    postgres_server: PostgresServer, template_database: str
+) -> Callable[[], AbstractContextManager[TestDatabase]]:
+    """Fresh databases, migrated, empty, each for as long as its context."""
+
+    @contextmanager
+    def make() -> Iterator[TestDatabase]:
+        name = f"test_{os.getpid()}_{next(_numbers)}"
+        _execute(
+            postgres_server.url(),
+            f"create database {name} owner {OWNER} template {template_database} strategy file_copy",
+        )
+        yield TestDatabase(postgres_server, name)
+        _execute(postgres_server.url(), f"drop database {name} with (force)")
+
+    return make
+
+
 @pytest.fixture
-def database(postgres_server: PostgresServer, template_database: str) -> Iterator[TestDatabase]:
+def database(make_database: Callable[[], AbstractContextManager[TestDatabase]]) -> Iterator[TestDatabase]:
     """A fresh database, migrated, empty."""
-    name = f"test_{os.getpid()}_{next(_numbers)}"
-    _execute(
-        postgres_server.url(),
-        f"create database {name} owner {OWNER} template {template_database} strategy file_copy",
-    )
-    yield TestDatabase(postgres_server, name)
-    _execute(postgres_server.url(), f"drop database {name} with (force)")
+    with make_database() as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def lent_database(make_database: Callable[[], AbstractContextManager[TestDatabase]]) -> Iterator[TestDatabase]:
+    """One for all tests that leave it as they found it: what they do is refused or rolled back, or is temporary.
+
+    To clone one for each costs more than such a test itself.
+    """
+    with make_database() as made:
+        yield made
 
 
 @pytest.fixture

@@ -6,8 +6,9 @@ import flask
 import functions_framework
 from flask.typing import ResponseReturnValue
 
+from functions.ingest import answers
 from shared import events, identity, logs
-from shared.errors import CallerRefused, EventRefused, PermanentError, TransientError
+from shared.errors import RowdockError
 
 logs.configure()
 
@@ -18,12 +19,13 @@ def ingest(request: flask.Request) -> ResponseReturnValue:
 
     Bad data is no error: it is recorded and answered with 204. A caller or a body that no delivery of ours has gets 403
     or 400, what may pass next time 503. All else is ours to mend, such as a missing migration: 500, so that the event
-    comes again, or ends as a dead letter, and no file is lost.
+    comes again, or ends as a dead letter, and no file is lost. ``/health`` and ``/ready`` answer everybody.
     """
-    if request.method == "GET":
-        return "", 204  # start-up and liveness probes
-    with logs.canonical_line("ingest.finished") as line:
-        try:
+    if request.method != "POST":
+        probe = {"/health": answers.ok, "/ready": _ready}.get(request.path, answers.not_allowed)
+        return probe() if request.method in ("GET", "HEAD") else answers.not_allowed()
+    try:
+        with logs.canonical_line("ingest.finished") as line:
             # Imported at first use: numpy and the stores' clients are no part of a cold start's import.
             from functions.ingest import services, work
 
@@ -32,16 +34,19 @@ def ingest(request: flask.Request) -> ResponseReturnValue:
             event = events.parse(dict(request.headers), request.get_data())
             line.update(event_id=event.id, event_type=event.type)
             line.update(work.handle(current, event))
-        except TransientError as error:
-            line.failed(error)
-            return flask.Response(status=503, headers={"Retry-After": str(error.retry_after_s)})
-        except CallerRefused as error:
-            line.failed(error)
-            return "", 403
-        except EventRefused as error:
-            line.failed(error)
-            return "", 400
-        except PermanentError as error:
-            line.failed(error)
-            return "", 500
+    except Exception as error:  # noqa: BLE001  # the line has told of it; functions-framework would answer with HTML
+        return answers.failed(error)
     return "", 204
+
+
+def _ready() -> flask.Response:
+    """200 or 503, and a line of the log where something is missing: one for each probe would be noise."""
+    from shared import postgres, readiness
+
+    try:
+        readiness.require(postgres.database())
+    except RowdockError as error:
+        with logs.canonical_line("ingest.not_ready") as line:
+            line.failed(error)
+        return answers.not_ready()
+    return answers.ok()

@@ -276,7 +276,8 @@ def _errors(uri: str, precondition: type[RowdockError] = ObjectNotFound) -> Iter
     except TRANSIENT_ERRORS as error:
         raise StoreUnavailable(f"{uri}: the store did not answer in full ({type(error).__name__})") from error
     except BotoCoreError as error:
-        raise StoreRefused(f"{uri}: no request can be made ({type(error).__name__}: {error})") from error
+        said = f"{uri}: no request can be made ({type(error).__name__})"
+        raise StoreRefused(f"{said}; check the name, the credentials and the region") from error
 
 
 def _refusal(uri: str, error: ClientError, precondition: type[RowdockError]) -> RowdockError:

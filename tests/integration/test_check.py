@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tomllib
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -82,9 +83,12 @@ def test_a_migrated_database_agrees_with_the_dictionary(database: Any) -> None:
         ("insert into rowdock.migrations values (77, 'later', 'x')", "0077_later is applied but not known here"),
     ],
 )
-def test_a_difference_is_told_with_its_place(database: Any, change: str, told: str) -> None:
-    database.query(change)
-    assert [line for line in found(database) if line.startswith(told)], found(database)
+def test_a_difference_is_told_with_its_place(lent_database: Any, change: str, told: str) -> None:
+    """In a transaction that is rolled back."""
+    with closing(lent_database.connect()) as conn, conn.cursor() as cursor:
+        cursor.execute(change)
+        differences = check.check(conn, dictionary.load())
+        assert [line for line in differences if line.startswith(told)], differences
 
 
 def test_a_table_of_the_dictionary_alone_is_told(database: Any) -> None:

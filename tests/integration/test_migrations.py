@@ -129,9 +129,9 @@ def test_a_file_that_has_no_place_in_the_order_is_refused(copies: Path, name: st
         "set role rowdock",
     ],
 )
-def test_no_function_may_do_what_is_the_owners(database: Any, role: str, statement: str) -> None:
+def test_no_function_may_do_what_is_the_owners(lent_database: Any, role: str, statement: str) -> None:
     with pytest.raises(psycopg2.errors.InsufficientPrivilege):
-        database.query(statement, role=role)
+        lent_database.query(statement, role=role)
 
 
 @pytest.mark.parametrize(
@@ -149,9 +149,9 @@ def test_no_function_may_do_what_is_the_owners(database: Any, role: str, stateme
         ("restore", "insert into backup_status.backup_status (table_name) values ('jobs')"),
     ],
 )
-def test_a_function_has_no_right_that_it_does_not_use(database: Any, role: str, statement: str) -> None:
+def test_a_function_has_no_right_that_it_does_not_use(lent_database: Any, role: str, statement: str) -> None:
     with pytest.raises(psycopg2.errors.InsufficientPrivilege):
-        database.query(statement, role=role)
+        lent_database.query(statement, role=role)
 
 
 def test_public_has_no_right_on_the_database_and_backups_make_no_temporary_tables(empty_database: Any) -> None:

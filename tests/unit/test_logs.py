@@ -15,8 +15,20 @@ from threading import Barrier, Thread
 import numpy as np
 import pytest
 
-from shared import logs
-from shared.errors import ConstraintViolation, DatabaseUnavailable, FileRefused
+from shared import errors, logs
+from shared.errors import (
+    CallerRefused,
+    ConstraintViolation,
+    DatabaseUnavailable,
+    DictionaryError,
+    EventRefused,
+    FileRefused,
+    PermanentError,
+    ServerTooOld,
+    SettingsError,
+    StoreRefused,
+    TransientError,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -51,17 +63,53 @@ def test_work_that_ends_well_is_one_info_line_with_its_fields(printed):
     ("error", "severity", "code"),
     [
         (FileRefused("file.header", "secret"), "WARNING", "file.header"),
-        (ConstraintViolation("secret", sqlstate="23505"), "WARNING", "database.constraint"),
-        (DatabaseUnavailable("secret"), "ERROR", "database.unavailable"),
+        (EventRefused("secret"), "WARNING", "event"),
+        (PermanentError("secret"), "WARNING", "permanent"),
+        (TransientError("secret"), "ERROR", "transient"),
     ],
 )
-def test_a_failure_that_was_handled_is_told_by_class_and_code_never_by_its_message(printed, error, severity, code):
+def test_a_failure_whose_message_may_quote_a_row_is_told_by_class_and_code_alone(printed, error, severity, code):
     with logs.canonical_line("ingest.finished") as line:
         line.failed(error)
     (document,) = printed()
     assert (document["severity"], document["outcome"]) == (severity, "failed")
     assert (document["error"], document["error_code"]) == (type(error).__name__, code)
     assert "secret" not in json.dumps(document)
+
+
+@pytest.mark.parametrize(
+    ("error", "severity"),
+    [
+        (SettingsError("POOL_SIZE takes a number"), "ERROR"),
+        (ServerTooOld("the server is PostgreSQL 17"), "ERROR"),
+        (DictionaryError("jobs: unknown key 'colum'"), "ERROR"),
+        (StoreRefused("s3://files: the store answered 404 NoSuchBucket"), "ERROR"),
+        (DatabaseUnavailable("the database cannot be reached"), "ERROR"),
+        (CallerRefused("the call carries no identity token"), "WARNING"),
+        (ConstraintViolation("SQLSTATE 23505, constraint jobs_pkey", sqlstate="23505"), "WARNING"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
+)
+def test_a_message_that_holds_no_value_by_construction_reaches_the_operator(printed, error, severity):
+    """What is the operator's to mend is an error, what a stranger did wrong a warning."""
+    with logs.canonical_line("ingest.finished") as line:
+        line.failed(error)
+    (document,) = printed()
+    assert (document["error_message"], document["severity"]) == (str(error), severity)
+
+
+# Of each it was judged where it is raised, and with which values.
+SAFE = {
+    "AmbiguousTable", "CallerRefused", "ConstraintViolation", "DatabaseBusy", "DatabaseMisuse", "DatabaseUnavailable",
+    "DeadlineExceeded", "DictionaryError", "NotReady", "ObjectExists", "ObjectNotFound", "ServerTooOld",
+    "ServiceUnavailable", "SettingsError", "StoreRefused", "StoreUnavailable", "UnknownTable",
+}  # fmt: skip
+
+
+def test_no_other_error_lets_its_message_into_the_log():
+    """One added without thought keeps its message to itself."""
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, Exception)]
+    assert {kind.__name__ for kind in kinds if getattr(kind, "message_is_safe", False)} == SAFE
 
 
 def test_an_unexpected_exception_passes_through_and_is_told_with_its_calls(printed):

@@ -73,6 +73,7 @@ class Project:
 
     folder: Path
     storage: str = "auto"
+    python: str = sys.executable
     started: list[subprocess.Popen] = field(default_factory=list)
 
     @property
@@ -88,7 +89,7 @@ class Project:
     def command(self, *arguments):
         state = ["--state", str(self.state.path)]
         split = arguments.index("--") if "--" in arguments else len(arguments)
-        return [sys.executable, "-m", "local_emulator", *arguments[:split], *state, *arguments[split:]]
+        return [self.python, "-m", "local_emulator", *arguments[:split], *state, *arguments[split:]]
 
     def call(self, *arguments, **options):
         return subprocess.run(

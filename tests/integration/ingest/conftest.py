@@ -132,11 +132,13 @@ def any_store() -> Iterator[StoreServer]:
 def make_dock(database: Any, any_store: StoreServer) -> Iterator[Callable[..., Dock]]:
     """Docks over the test's database, each with a bucket of its own; a dictionary may be given."""
     databases: list[Database] = []
+    buckets: list[str] = []
     client = stores.s3_client(any_store)
 
     def make(tables: Dictionary | None = None) -> Dock:
         bucket = f"csv-{uuid.uuid4().hex[:12]}"
         client.create_bucket(Bucket=bucket)
+        buckets.append(bucket)
         client.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
         sent: list[Event] = []
         pool = Database(database.url_for("ingest"), application_name="ingest-test", pool_size=8)
@@ -154,6 +156,16 @@ def make_dock(database: Any, any_store: StoreServer) -> Iterator[Callable[..., D
     yield make
     for pool in databases:
         pool.close()
+    for bucket in buckets:
+        remove_bucket(client, bucket)
+
+
+def remove_bucket(client: Any, bucket: str) -> None:
+    """With all that is in it: each bucket holds volumes of SeaweedFS, which has none left after some sixty."""
+    for page in client.get_paginator("list_object_versions").paginate(Bucket=bucket):
+        for version in page.get("Versions", []) + page.get("DeleteMarkers", []):
+            client.delete_object(Bucket=bucket, Key=version["Key"], VersionId=version["VersionId"])
+    client.delete_bucket(Bucket=bucket)
 
 
 @pytest.fixture

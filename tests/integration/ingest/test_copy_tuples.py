@@ -25,7 +25,7 @@ AS_CANONICAL = {
 
 @pytest.mark.parametrize("column", COLUMNS, ids=lambda column: column.name)
 @pytest.mark.parametrize("careful", [False, True], ids=["fast", "careful"])
-def test_every_accepted_value_arrives_as_it_was_meant(empty_database: TestDatabase, column, careful: bool) -> None:
+def test_every_accepted_value_arrives_as_it_was_meant(lent_database: TestDatabase, column, careful: bool) -> None:
     """The stored value is the canonical one; jsonb is what PostgreSQL makes of the text itself."""
     vectors = [v for v in ALL_VECTORS if v.column == column and v.code is None]
     key = table_of({"key": {"type": "integer"}}).columns[0]
@@ -33,9 +33,9 @@ def test_every_accepted_value_arrives_as_it_was_meant(empty_database: TestDataba
         key="things", schema="s", api_name="things", file_pattern="t", primary_key="key", columns=(key, column)
     )
     data = b"".join(csv_line([str(number), v.text]) for number, v in enumerate(vectors, 1))
-    conn = empty_database.connect()
+    conn = lent_database.connect()
     with conn, conn.cursor() as cursor:
-        cursor.execute(f"create table things (key integer, value {column.sql_type})")
+        cursor.execute(f"create temporary table things (key integer, value {column.sql_type})")
         for block in Judge(table, positional(table), lambda c, k: set(k), careful=careful).blocks(io.BytesIO(data)):
             assert (block.status == ACCEPTED).all()
             sent = COPY_HEADER + block.encode_rows(np.arange(block.n)) + COPY_TRAILER
@@ -52,13 +52,13 @@ def test_every_accepted_value_arrives_as_it_was_meant(empty_database: TestDataba
     conn.close()
 
 
-def test_json_is_refused_where_postgresql_refuses_it(empty_database: TestDatabase) -> None:
+def test_json_is_refused_where_postgresql_refuses_it(lent_database: TestDatabase) -> None:
     """A document that passed here and failed there would end the whole COPY."""
     documents = [v for v in ALL_VECTORS if v.column.kind == "jsonb" and v.text.strip() and "\0" not in v.text]
-    rows = empty_database.query(
+    rows = lent_database.query(
         "select pg_input_is_valid(v, 'jsonb') from unnest(%s) with ordinality t (v, o) order by o",
         [v.text for v in documents],
     )
     assert [valid for (valid,) in rows] == [v.code is None for v in documents]
     depth = "[" * 500 + "]" * 500
-    assert empty_database.query("select pg_input_is_valid(%s, 'jsonb')", depth) == [(True,)]
+    assert lent_database.query("select pg_input_is_valid(%s, 'jsonb')", depth) == [(True,)]
