@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from werkzeug.exceptions import MethodNotAllowed, NotFound
-from werkzeug.routing import Map, Rule
+from werkzeug.routing import BaseConverter, Map, Rule
 
 from functions.api.problems import Problem
 
@@ -36,6 +36,13 @@ class Route:
     table: Table | None = None
 
 
+class _Text(BaseConverter):
+    """The rest of a path, whatever it holds: a text as key may have slashes and ends of lines."""
+
+    regex = r"(?s:.+)"
+    part_isolating = False
+
+
 class RouteTable:
     """Finds the route of a request.
 
@@ -54,7 +61,7 @@ class RouteTable:
                 methods["HEAD"] = methods["GET"]
         self._by_path = by_path
         rules = [Rule(path, endpoint=path) for path in by_path]
-        self._map = Map(rules, strict_slashes=False, merge_slashes=False)
+        self._map = Map(rules, strict_slashes=False, merge_slashes=False, converters={"text": _Text})
         self._urls = self._map.bind("")
 
     def match(self, method: str, path: str) -> tuple[Route | None, dict[str, Any]]:
@@ -79,7 +86,7 @@ class RouteTable:
 
 def table(dictionary: Dictionary) -> RouteTable:
     """Every route that there is."""
-    from functions.api import health
+    from functions.api import health, rows
 
-    found = list(health.ROUTES)
+    found = [*health.ROUTES, *rows.routes(dictionary)]
     return RouteTable(found)
