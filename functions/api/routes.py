@@ -86,7 +86,7 @@ class RouteTable:
 
 def table(dictionary: Dictionary) -> RouteTable:
     """Every route that there is."""
-    from functions.api import health, rows
+    from functions.api import health, listing, rows
 
-    found = [*health.ROUTES, *rows.routes(dictionary)]
+    found = [*health.ROUTES, *listing.routes(dictionary), *rows.routes(dictionary)]
     return RouteTable(found)
