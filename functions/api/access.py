@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Literal
 
@@ -57,6 +58,11 @@ def require(policy: Policy, request: Request, services: Services) -> Principal:
 def _from_loopback(request: Request) -> Principal:
     """Everybody on this machine. A page of another site that a browser here shows is not: its Host is another."""
     host = request.headers.get("host", "").rpartition(":")[0] or request.headers.get("host", "")
-    if not ip_address(request.remote).is_loopback or host.strip("[]") not in ("localhost", "127.0.0.1", "::1"):
+    if not _is_loopback(request.remote) or host.strip("[]") not in ("localhost", "127.0.0.1", "::1"):
         raise Problem(403, "access.forbidden", "Without keys the API answers callers on its own machine alone.")
     return EVERYBODY
+
+
+@lru_cache(maxsize=1024)
+def _is_loopback(address: str) -> bool:
+    return ip_address(address).is_loopback
