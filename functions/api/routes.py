@@ -86,11 +86,17 @@ class RouteTable:
         prefix, slash, last = path.rpartition("/")
         if last and path not in self._by_path and (pattern := self._by_prefix.get(prefix + slash)):
             return pattern, {"id": last}
+        if path.startswith("//"):  # werkzeug passes all slashes over but one
+            raise _nothing_there()
         try:
             pattern, parameters = self._urls.match(path, method="GET")
         except (NotFound, MethodNotAllowed):
-            raise Problem(404, "route.not_found", "There is nothing at this path; /docs lists what there is.") from None
+            raise _nothing_there() from None
         return pattern, dict(parameters)
+
+
+def _nothing_there() -> Problem:
+    return Problem(404, "route.not_found", "There is nothing at this path; /docs lists what there is.")
 
 
 def table(dictionary: Dictionary) -> RouteTable:
