@@ -20,6 +20,7 @@ from shared.errors import DeploymentError, RowdockError, TransientError
 LONGEST_TEXT = 4096  # characters; Cloud Logging takes 256 KiB for a whole line
 DEEPEST = 6  # levels of lists and mappings, so that one that holds itself ends
 FRAMES = 8  # innermost calls of a defect
+UNCHANGED = frozenset({type(None), bool, int})
 # Outcomes that somebody should look at although the work itself was done.
 NOT_LOADED = frozenset({"refused", "rolled_back"})
 
@@ -123,12 +124,14 @@ def _print(line: str) -> None:
 
 def _plain(value: Any, depth: int) -> Any:
     """``value`` in types that JSON has; of an exception its class, of what cannot be told its type."""
+    if type(value) in UNCHANGED or (type(value) is str and len(value) <= LONGEST_TEXT):  # nearly every field
+        return value
     if value is None or isinstance(value, bool | int):
         return value
-    if isinstance(value, Integral):  # numpy's
-        return int(value)
     if isinstance(value, float):
         return value if math.isfinite(value) else str(value)
+    if isinstance(value, Integral):  # numpy's
+        return int(value)
     if isinstance(value, date):
         return value.isoformat()
     if isinstance(value, BaseException):

@@ -18,6 +18,7 @@ NOT_NUMERIC = "not_numeric"
 NOT_BOOLEAN = "not_boolean"
 NOT_UUID = "not_uuid"
 NOT_JSON = "not_json"
+NOT_TEXT = "not_text"
 TOO_LONG = "too_long"
 NUL = "nul"
 ENCODING = "encoding"
@@ -28,12 +29,17 @@ DUPLICATE = "duplicate"
 EXISTS = "exists"
 QUOTE = "quote"
 COLUMN_COUNT = "column_count"
+KEY_CHANGED = "key_changed"
+UNKNOWN_COLUMN = "unknown_column"
+NOT_OBJECT = "not_object"
 
 RECORD_TOO_LONG = "record.too_long"
 RECORD_NUL = "record.nul"
 RECORD_ENCODING = "record.encoding"
 RECORD_QUOTE = "record.quote"
 RECORD_COLUMN_COUNT = "record.column_count"
+RECORD_UNKNOWN_COLUMN = "record.unknown_column"
+RECORD_NOT_OBJECT = "record.not_object"
 
 OF_RECORD = {
     COLUMN_COUNT: "the record has more or fewer fields than the file has columns",
@@ -43,6 +49,8 @@ OF_RECORD = {
     TOO_LONG: "the record is longer than the dictionary's `max_record_bytes`",
     SUPERSEDED: "a newer version of the row, or of its file, came while this one waited",
     EXPIRED: "the row waited longer than the dictionary's `pending_days` for its parent",
+    UNKNOWN_COLUMN: "the row has a name that is no column of the table",
+    NOT_OBJECT: 'the row is no JSON object such as {"id": 1}',
 }
 
 OF_COLUMN = {
@@ -56,12 +64,14 @@ OF_COLUMN = {
     NOT_BOOLEAN: "{name} is neither true nor false",
     NOT_UUID: "{name} is no UUID such as 123e4567-e89b-12d3-a456-426614174000",
     NOT_JSON: "{name} is no JSON that PostgreSQL can hold",
+    NOT_TEXT: "{name} is no text; put it in quotes",
     NUL: "{name} contains a NUL character, which PostgreSQL cannot store",
     ENCODING: "{name} contains half of a surrogate pair, which is no character",
     EXPIRED: "the row waited longer than the dictionary's `pending_days` for its parent in {name}",
     SUPERSEDED: "a newer version of the row came while this one waited",
     DUPLICATE: "an earlier row of the file has the same {name} with other content",
     EXISTS: "the table has a row of this {name} with other content, and its `load_mode` in the dictionary only adds",
+    KEY_CHANGED: "{name} is not the one in the path; a row keeps its {name}",
 }
 
 

@@ -13,6 +13,7 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
@@ -85,12 +86,15 @@ def require(policy: Policy, request: Request, services: Services) -> Principal:
 def _from_loopback(request: Request) -> Principal:
     """Everybody on this machine; but no page of another site that a browser here shows, by whatever name."""
     origin = request.headers.get("origin")
-    hosts = [_host(request.headers.get("host", ""))] + ([urlsplit(origin).hostname] if origin is not None else [])
+    hosts = [_host(request.headers.get("host", ""))] + (
+        [_host(origin.partition("://")[2])] if origin is not None else []
+    )
     if not _is_loopback(request.remote) or any(host not in LOOPBACK_NAMES for host in hosts):
         raise Problem(403, "access.forbidden", "Without keys the API answers callers on its own machine alone.")
     return EVERYBODY
 
 
+@lru_cache(maxsize=64)
 def _host(authority: str) -> str | None:
     try:
         return urlsplit(f"//{authority}").hostname
@@ -98,6 +102,7 @@ def _host(authority: str) -> str | None:
         return None
 
 
+@lru_cache(maxsize=64)
 def _is_loopback(address: str) -> bool:
     try:
         return ip_address(address).is_loopback

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from functions.api.statements import Statement
+
 if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection  # noqa: N812  # Call.connection has the plain name
 
@@ -102,7 +104,7 @@ class Call:
     def rows(self, statement: Any, parameters: Any = None) -> list[tuple[Any, ...]]:
         """What one statement in autocommit gives: one round trip."""
         with self.connection() as conn, conn.cursor() as cursor:
-            cursor.execute(statement, parameters)
+            cursor.execute(statement.text(conn) if isinstance(statement, Statement) else statement, parameters)
             return cursor.fetchall() if cursor.description else []
 
     @contextmanager

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import itertools
 import json
+import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 import pytest
 
 from functions.api import app
 from functions.api.messages import Request, Response
 from functions.api.services import Services
-from shared import dictionary, settings
+from shared import dictionary, migrate, settings
 from shared.dictionary import Dictionary
 from shared.events import Event
 from shared.postgres import Database
+from tests.integration.api import things as fourth
 
 DEPARTMENTS = [(1, "Engineering"), (2, "Sales"), (3, "Support")]
 JOBS = [(1, "Engineer"), (2, "Seller")]
@@ -70,7 +73,8 @@ class Api:
             given.setdefault("content-type", "application/json")
         parts = urlsplit(target)
         query = tuple(parse_qsl(parts.query, keep_blank_values=True))
-        request = Request(method, parts.path, query, self.headers | given, body or b"", id=f"request-{next(self._ids)}")
+        path = unquote(parts.path)
+        request = Request(method, path, query, self.headers | given, body or b"", id=f"request-{next(self._ids)}")
         return Answer(app.handle(request, lambda: self.services))
 
     def get(self, target: str, **headers: str) -> Answer:
@@ -149,3 +153,11 @@ def parents(api: Api) -> Api:
         for row in rows:
             api.query(f"insert into hired_employees.{table} values (%s, %s)", *row)
     return api
+
+
+@pytest.fixture
+def things(make_api: Callable[..., Api], database: Any, tmp_path: Path) -> Api:
+    """The API with two tables more, made by a dictionary entry and a migration each."""
+    (tmp_path / "9001_things.sql").write_text(fourth.MIGRATION)
+    migrate.migrate(database.owner_url, [migrate.MIGRATIONS, tmp_path])
+    return make_api(dictionary.parse(tomllib.loads(dictionary.DICTIONARY_PATH.read_text() + fourth.ENTRY)))

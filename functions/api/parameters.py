@@ -1,0 +1,65 @@
+"""Parameters of the query: known ones alone, each once, so that a slip of the pen never asks for something else."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from typing import TYPE_CHECKING
+
+from functions.api.problems import Problem
+
+if TYPE_CHECKING:
+    from shared.dictionary import Column, Table
+
+
+def refused(name: str, detail: str) -> Problem:
+    """The problem of a parameter."""
+    shown = name[:100]
+    return Problem(400, "request.parameter", f"{shown}: {detail}", errors=[{"parameter": shown, "detail": detail}])
+
+
+def unknown(name: str, known: Collection[str]) -> Problem:
+    """The problem of a parameter that is none."""
+    return refused(name, f"there is no such parameter; known are {', '.join(known) or 'none'}")
+
+
+def once(query: Iterable[tuple[str, str]], known: Collection[str]) -> dict[str, str]:
+    """The parameters of ``query`` by name.
+
+    Raises:
+        Problem: 400 for one that is not ``known``, or is there twice.
+    """
+    found: dict[str, str] = {}
+    for name, value in query:
+        if name not in known:
+            raise unknown(name, known)
+        if name in found:
+            raise refused(name, "it is there twice")
+        found[name] = value
+    return found
+
+
+def selected(table: Table, text: str | None) -> tuple[Column, ...]:
+    """The columns that ``select=`` names, in its order; all of the table without it.
+
+    Raises:
+        Problem: 400 for a name that is no column, or is there twice.
+    """
+    if text is None:
+        return table.columns
+    names = [name.strip() for name in text.split(",")]
+    for at, name in enumerate(names):
+        if name in names[:at]:
+            raise refused("select", f"{name[:100]!r} is there twice")
+    return tuple(column(table, "select", name) for name in names)
+
+
+def column(table: Table, parameter: str, name: str) -> Column:
+    """The column that ``parameter`` names.
+
+    Raises:
+        Problem: 400 where there is none.
+    """
+    found = table.by_name.get(name)
+    if found is None:
+        raise refused(parameter, f"{name[:100]!r} is no column; there are {', '.join(table.by_name)}")
+    return found
