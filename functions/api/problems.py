@@ -35,6 +35,7 @@ TITLES = {
     "batch.size": "A batch has 1 to 1000 rows",
     "batch.rejected": "Rows of the batch break the data rules, and all or nothing was asked for",
     "load.not_found": "There is no such load",
+    "reject.not_open": "A reject that is named is not open",
     "idempotency.reused": "The Idempotency-Key was used for another request",
     "idempotency.in_flight": "The request of this Idempotency-Key is still under way",
     "access.unauthenticated": "The caller did not prove who it is",

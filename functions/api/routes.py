@@ -79,7 +79,7 @@ class RouteTable:
 
 def table(dictionary: Dictionary) -> RouteTable:
     """Every route that there is."""
-    from functions.api import health, metrics
+    from functions.api import health, history, metrics
 
-    found = [*health.ROUTES, *metrics.ROUTES]
+    found = [*health.ROUTES, *metrics.ROUTES, *history.ROUTES]
     return RouteTable(found)

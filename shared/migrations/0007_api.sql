@@ -42,6 +42,10 @@ create table ingest_status.dead_letters (
 );
 comment on table ingest_status.dead_letters is 'Events that were given up after their last delivery.';
 
+-- Lists of history pass by what is most of it, loads of batches that went well.
+create index on ingest_status.ingest_status (id) where kind <> 'batch';
+create index on ingest_status.ingest_status (id) where state <> 'loaded';
+
 grant select on api_access.keys to rowdock_api;
 grant select, insert, delete on api_access.idempotency to rowdock_api;
 grant select, insert, update on ingest_status.dead_letters to rowdock_api;
