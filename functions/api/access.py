@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Literal
 
 from functions.api.problems import Problem
+from shared import identity
 
 if TYPE_CHECKING:
     from functions.api.messages import Request
     from functions.api.services import Services
+    from shared.settings import Settings
 
 Policy = Literal["open", "read", "write", "admin", "platform"]
 # A scope includes those before it.
@@ -45,13 +47,29 @@ def require(policy: Policy, request: Request, services: Services) -> Principal:
 
     Raises:
         Problem: 401 without proof of who it is, 403 when it may not.
+        CallerRefused: the policy is ``platform``, and the caller is not one of its identities.
         TransientError: what the proof is checked against cannot be had now.
     """
     if policy == "open":
         return NOBODY
-    if services.settings.api_auth == "off" and policy != "platform":
+    if policy == "platform":
+        return Principal(f"platform:{_caller(request, services.settings)}")
+    if services.settings.api_auth == "off":
         return _from_loopback(request)
     raise NotImplementedError
+
+
+def _caller(request: Request, settings: Settings) -> str:
+    """The platform's own identity that calls.
+
+    Under CALLER_AUTH=platform a function trusts that the platform let its triggers in alone. Into the API it may let
+    others too: where CALLER_AUDIENCE is set, the token is checked here all the same.
+    """
+    if settings.caller_auth == "off":
+        _from_loopback(request)
+    if settings.caller_auth == "platform" and settings.caller_audience:
+        settings = replace(settings, caller_auth="oidc")
+    return identity.require_caller(request.headers, settings)
 
 
 def _from_loopback(request: Request) -> Principal:

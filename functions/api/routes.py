@@ -79,7 +79,7 @@ class RouteTable:
 
 def table(dictionary: Dictionary) -> RouteTable:
     """Every route that there is."""
-    from functions.api import health, history, metrics
+    from functions.api import dead_letters, health, history, metrics
 
-    found = [*health.ROUTES, *metrics.ROUTES, *history.ROUTES]
+    found = [*health.ROUTES, *metrics.ROUTES, *history.ROUTES, *dead_letters.ROUTES]
     return RouteTable(found)

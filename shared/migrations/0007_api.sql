@@ -34,8 +34,8 @@ create table ingest_status.dead_letters (
   event_source text not null,
   event_type text not null,
   subject text,
-  data jsonb not null,
-  attributes jsonb not null default '{}',
+  data json not null,  -- as it came: jsonb holds no \u0000
+  attributes json not null default '{}',
   received_at timestamptz not null default now(),
   replayed_at timestamptz,
   unique (event_source, event_id)
@@ -49,6 +49,7 @@ create index on ingest_status.ingest_status (id) where state <> 'loaded';
 grant select on api_access.keys to rowdock_api;
 grant select, insert, delete on api_access.idempotency to rowdock_api;
 grant select, insert, update on ingest_status.dead_letters to rowdock_api;
+grant select, delete on ingest_status.dead_letters to rowdock_ingest;  -- whose sweep forgets them
 grant usage on sequence ingest_status.dead_letters_id_seq to rowdock_api;
 grant select on all tables in schema api_access to rowdock_backup;
 grant select, insert, update, delete on all tables in schema api_access to rowdock_restore;
