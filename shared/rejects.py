@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from shared.events import Event
 
 REJECT_ID = re.compile(r"([1-9][0-9]{0,17})-([1-9][0-9]{0,17})\Z")  # both parts are bigint: 18 digits always fit
-PAGE_ROWS = 10_000
+PAGE_ROWS = 2_000  # of an export, in memory at once: a raw record has up to 8192 characters
 
 LOAD_COLUMNS = (
     "id", "kind", "state", "table_name", "file_name", "file_size", "bucket", "generation", "run", "forced",
@@ -116,9 +116,11 @@ def rejects(
         reason: only those with this reason, such as ``hired_date.missing``.
         after: load id and record number of the last one of the page before.
     """
+    # Within one load a page begins at its record: beside an equality an index does not seek by a comparison of rows.
+    first = after[1] if after[0] == load_id else 0
     if state == "pending":
-        waiting = {"load_id": load_id, "table": table, "after_load": after[0], "after_record": after[1], "limit": limit}
-        return _rows(conn, PENDING_SQL, waiting)
+        waiting = {"load_id": load_id, "table": table, "reason": reason, "limit": limit, "first": first}
+        return _rows(conn, PENDING_SQL, waiting | {"after_load": after[0], "after_record": after[1]})
     closed = {"open": False, "closed": True, "all": None}[state]
     return _rows(
         conn,
@@ -131,6 +133,7 @@ def rejects(
             "after_load": after[0],
             "after_record": after[1],
             "limit": limit,
+            "first": first,
         },
     )
 
@@ -140,7 +143,7 @@ REJECTS_SQL = """
            r.line_number, r.reasons, r.raw, coalesce(r.closed_as, 'open') as state, r.closed_at, r.closed_by_load
     from ingest_status.rejects r join ingest_status.ingest_status l on l.id = r.load_id
     where (r.load_id, r.record_number) > (%(after_load)s, %(after_record)s)
-      and (%(load_id)s::bigint is null or r.load_id = %(load_id)s)
+      and (%(load_id)s::bigint is null or (r.load_id = %(load_id)s and r.record_number > %(first)s))
       and (%(table)s::text is null or l.table_name = %(table)s)
       and (%(closed)s::boolean is null or (r.closed_as is not null) = %(closed)s)
       and (%(reason)s::text is null or %(reason)s = any(r.reasons))
@@ -152,8 +155,9 @@ PENDING_SQL = """
            p.waits_on, p.waits_for, p.parked_at
     from ingest_status.pending p join ingest_status.ingest_status l on l.id = p.load_id
     where (p.load_id, p.record_number) > (%(after_load)s, %(after_record)s)
-      and (%(load_id)s::bigint is null or p.load_id = %(load_id)s)
+      and (%(load_id)s::bigint is null or (p.load_id = %(load_id)s and p.record_number > %(first)s))
       and (%(table)s::text is null or p.table_name = %(table)s)
+      and (%(reason)s::text is null or p.waits_on || '.parent_missing' = %(reason)s)
     order by p.load_id, p.record_number limit %(limit)s
 """
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from functions.api.messages import Call
 
 LONGEST_NAME_BYTES = 1024  # of an event's id and source: both together fit into an entry of an index
+LONGEST_EVENT = 256 << 10  # bytes; an object's resource has up to about 10,000
+MOST_ROWS = 100  # of a page: all of it is in memory at once
 STATES = ("open", "replayed", "all")
 COLUMNS = (
     "id", "event_id", "event_source", "event_type", "subject", "data", "attributes", "received_at", "replayed_at",
@@ -40,8 +42,10 @@ def take(call: Call) -> Response:
     """Keep an event that was given up, in any form that ``events.parse`` knows; the same one twice is kept once.
 
     Raises:
-        Problem: 400 for what is no event, or holds what cannot be kept.
+        Problem: 400 for what is no event, or holds what cannot be kept; 413 for more than ``LONGEST_EVENT``.
     """
+    if len(call.request.body) > LONGEST_EVENT:
+        raise Problem(413, "request.too_large", f"A dead letter has up to {LONGEST_EVENT} bytes.")
     try:
         event = events.parse(call.request.headers, call.request.body)
     except EventRefused as refusal:
@@ -78,7 +82,7 @@ def list_dead_letters(call: Call) -> Response:
         Problem: 400 for a parameter.
     """
     given = pages.parameters(call.request, ("state", "page_size", "page_token"))
-    page = Page.of(call.request, given, keys=1)
+    page = Page.of(call.request, given, keys=1, most=MOST_ROWS)
     state = pages.one_of(given, "state", STATES) or "open"
     replayed = {"open": False, "replayed": True, "all": None}[state]
     before = page.after[0] if page.after else None

@@ -96,15 +96,19 @@ class Page:
     after: tuple[int, ...] | None
 
     @classmethod
-    def of(cls, request: Request, given: Mapping[str, str], keys: int) -> Page:
-        """Read ``page_size`` and ``page_token``; all else in ``given`` are filters. ``keys`` counts a row's keys.
+    def of(cls, request: Request, given: Mapping[str, str], keys: int, most: int = MOST_ROWS) -> Page:
+        """Read ``page_size`` and ``page_token``; all else in ``given`` are filters.
+
+        Args:
+            keys: how many keys order the list.
+            most: rows that a page may have.
 
         Raises:
             Problem: 400 for a size that is no number from 1, or for a token of another list or of other filters.
         """
         filters = {name: value for name, value in given.items() if name not in ("page_size", "page_token")}
         # More than the most is cut down to it: the token says that there is more (AIP-158).
-        size = min(number(given, "page_size") or DEFAULT_ROWS, MOST_ROWS)
+        size = min(number(given, "page_size") or DEFAULT_ROWS, most)
         token = given.get("page_token", "")
         after = _opened(token, _digest(request.path, filters), keys) if token else None
         return cls(request.path, filters, size, after)

@@ -98,6 +98,12 @@ def test_what_cannot_be_kept_is_refused(api: Api) -> None:
     assert api.query(KEPT) == []
 
 
+def test_an_event_that_is_too_long_to_be_ours_is_refused(api: Api) -> None:
+    """A page of the list must fit into memory."""
+    assert post(api, Event("e-1", "//rowdock", events.SWEEP, data={"x": "x" * (256 << 10)})) == 413
+    assert post(api, Event("e-1", "//rowdock", events.SWEEP, data={"x": "x" * (255 << 10)})) == 204
+
+
 def test_data_that_no_text_can_hold_is_kept_as_it_is(api: Api) -> None:
     """NUL, half a surrogate pair, a number of many digits, deep nesting; and the longest id and source."""
     deep: Any = 1

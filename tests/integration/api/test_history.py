@@ -8,12 +8,14 @@ import json
 from contextlib import closing
 from typing import Any
 
+import functions_framework
 import pytest
 
 from functions.api import app
 from functions.api.messages import Request
 from shared import events, rejects
 from shared.errors import ServiceUnavailable
+from tests.conftest import ROOT
 from tests.integration.api.conftest import Answer, Api
 
 COLUMNS = ["id", "employee_name", "hired_date", "department_id", "job_id"]
@@ -226,6 +228,8 @@ def test_rejects_are_found_by_load_table_state_and_reason(rejected: Api) -> None
         "state=closed": ["1-5"],
         "state=all": ["1-2", "1-3", "1-4", "1-5", "2-1"],
         "state=pending": ["1-9"],
+        "state=pending&reason=department_id.parent_missing": ["1-9"],
+        "state=pending&reason=job_id.parent_missing": [],
         "reason=hired_date.no_zone": ["1-3"],
         "reason=employee_name.missing&state=all": ["1-2", "1-3", "1-5"],
         "ingest_id=77": [],
@@ -407,6 +411,17 @@ def test_no_value_of_a_row_reaches_the_log(rejected: Api, capsys: pytest.Capture
     rejected.get("/api/rejects?reason=Stray")
     rejected.post("/api/rejects/dismiss", {"ingest_id": 1, "rejects": ["Stray"]})
     assert "Stray" not in capsys.readouterr().out
+
+
+def test_the_server_streams_the_csv(rejected: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Through functions-framework itself: whole for GET, without a body for HEAD."""
+    monkeypatch.setattr("functions.api.services.production", lambda: rejected.services)
+    server = functions_framework.create_app("api", str(ROOT / "functions" / "api" / "main.py"), "http")
+    asked = {"path": "/api/rejects?ingest_id=1", "headers": {"Accept": "text/csv", "Host": "localhost"}}
+    answer = server.test_client().get(**asked)
+    assert (answer.status_code, answer.content_type) == (200, "text/csv; charset=utf-8")
+    assert answer.text == rejected.get("/api/rejects?ingest_id=1", accept="text/csv").text
+    assert server.test_client().head(**asked).data == b""
 
 
 # --- backups
