@@ -13,7 +13,7 @@ import pytest
 
 from functions.api import app
 from functions.api.messages import Request
-from shared import events, rejects
+from shared import cli, events, rejects
 from shared.errors import ServiceUnavailable
 from tests.conftest import ROOT
 from tests.integration.api.conftest import Answer, Api
@@ -189,6 +189,12 @@ def test_a_load_that_is_none_is_not_found(api: Api) -> None:
     for number in ("1", "0", "-1", "x", "1.0", "99999999999999999999", "%00"):
         answer = api.get(f"/api/ingests/{number}")
         assert (answer.status, answer.json["code"]) == (404, "load.not_found")
+
+
+def test_the_command_tells_kinds_apart_too(rejected: Api, database: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is the same code."""
+    assert cli.main(["--database-url", database.owner_url, "loads", "--kind", "batch", "--json"]) == 0
+    assert [row["id"] for row in json.loads(capsys.readouterr().out)] == [2]
 
 
 # --- rejects
