@@ -147,7 +147,7 @@ def _bare(named: Mapping[str, str], document: Mapping[str, Any]) -> Event:
         return _notification(named, document)
     if "eventType" in document and "eventId" in document:
         return _legacy(document, named)
-    if document.get("type") in OWN_TYPES:
+    if str(document.get("type")) in OWN_TYPES:
         return _scheduled(named, document, _scheduler_id(named))
     raise EventRefused(
         "the request is no event: expected ce-* headers, application/cloudevents+json, a Pub/Sub message, a Cloud "
@@ -244,7 +244,7 @@ def _legacy(document: Mapping[str, Any], named: Mapping[str, str]) -> Event:
 
 def _scheduled(named: Mapping[str, str], document: Mapping[str, Any], event_id: str) -> Event:
     """Read ``{"type": "dev.rowdock.…", "data": {…}}``, all that a clock can be told to post."""
-    if document.get("type") not in OWN_TYPES:
+    if str(document.get("type")) not in OWN_TYPES:
         raise EventRefused(f"a scheduled call must carry a type of {sorted(OWN_TYPES)}; found {document.get('type')!r}")
     data = _object(document.get("data") or {}, "data")
     time = named.get("ce-time") or named.get("x-cloudscheduler-scheduletime") or None

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import io
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, TextIO
 
 from shared import events
@@ -14,10 +16,10 @@ if TYPE_CHECKING:
     from psycopg2.extensions import connection
 
     from shared.dictionary import Dictionary
-    from shared.settings import Settings
+    from shared.events import Event
 
 REJECT_ID = re.compile(r"([1-9][0-9]{0,17})-([1-9][0-9]{0,17})\Z")  # both parts are bigint: 18 digits always fit
-PAGE_ROWS = 10_000
+PAGE_ROWS = 2_000  # of an export, in memory at once: a raw record has up to 8192 characters
 
 LOAD_COLUMNS = (
     "id", "kind", "state", "table_name", "file_name", "file_size", "bucket", "generation", "run", "forced",
@@ -25,6 +27,18 @@ LOAD_COLUMNS = (
     "rows_rolled_back", "rejects_by_reason", "reason_code", "reason", "details", "last_id", "event_id",
     "started_at", "finished_at", "forgotten_at",
 )  # fmt: skip  # one row of names reads better than 25 lines
+
+
+OPEN_COUNTS = """
+    , (select count(*) from ingest_status.rejects r where r.load_id = l.id and r.closed_as is null
+       and l.rows_rejected + l.rows_pending > 0) as open_rejects
+    , (select count(*) from ingest_status.pending p where p.load_id = l.id and l.rows_pending > 0) as still_pending
+"""
+PARTS = """
+    , (select coalesce(json_agg(json_build_object('part_number', part_number, 'first_byte', first_byte,
+       'end_byte', end_byte, 'rows_read', rows_read) order by part_number), '[]')
+       from ingest_status.parts p where p.load_id = l.id) as parts
+"""
 
 
 class NoSuchLoad(PermanentError):
@@ -39,26 +53,50 @@ def loads(
     object_name: str | None = None,
     table: str | None = None,
     state: str | None = None,
+    kind: str | None = None,
     before: int | None = None,
     limit: int = 50,
+    counted: bool = True,
 ) -> list[dict[str, Any]]:
-    """The latest loads first, at most ``limit`` of them; ``before`` is the last id of the page before."""
+    """The latest loads first, at most ``limit`` of them; ``before`` is the last id of the page before.
+
+    Args:
+        counted: with the rejects that are open now and the rows that still wait, which takes as long as a load has
+            many of them.
+    """
     return _rows(
         conn,
         f"""
-        select {", ".join(LOAD_COLUMNS)},
-               (select count(*) from ingest_status.rejects r where r.load_id = l.id and r.closed_as is null
-                and l.rows_rejected + l.rows_pending > 0) as open_rejects,
-               (select count(*) from ingest_status.pending p where p.load_id = l.id
-                and l.rows_pending > 0) as still_pending
+        select {", ".join(LOAD_COLUMNS)} {OPEN_COUNTS if counted else ""}
         from ingest_status.ingest_status l
         where (%(object_name)s::text is null or object_name = %(object_name)s)
           and (%(table)s::text is null or table_name = %(table)s) and (%(state)s::text is null or state = %(state)s)
-          and (%(before)s::bigint is null or id < %(before)s)
+          and (%(kind)s::text is null or kind = %(kind)s) and (%(before)s::bigint is null or id < %(before)s)
         order by id desc limit %(limit)s
-        """,  # noqa: S608  # LOAD_COLUMNS is a constant
-        {"object_name": object_name, "table": table, "state": state, "before": before, "limit": limit},
+        """,  # noqa: S608  # its parts are constants
+        {
+            "object_name": object_name,
+            "table": table,
+            "state": state,
+            "kind": kind,
+            "before": before,
+            "limit": limit,
+        },
     )
+
+
+def load(conn: connection, load_id: int) -> dict[str, Any]:
+    """One load, with its parts (byte ranges), its open rejects and the rows that still wait.
+
+    Raises:
+        NoSuchLoad: history does not have it.
+    """
+    columns = f"{', '.join(LOAD_COLUMNS)} {OPEN_COUNTS} {PARTS}"
+    statement = f"select {columns} from ingest_status.ingest_status l where id = %(id)s"  # noqa: S608  # constants
+    found = _rows(conn, statement, {"id": load_id})
+    if not found:
+        raise NoSuchLoad(f"history has no load {load_id}")
+    return found[0]
 
 
 def rejects(
@@ -78,9 +116,11 @@ def rejects(
         reason: only those with this reason, such as ``hired_date.missing``.
         after: load id and record number of the last one of the page before.
     """
+    # Within one load a page begins at its record: beside an equality an index does not seek by a comparison of rows.
+    first = after[1] if after[0] == load_id else 0
     if state == "pending":
-        waiting = {"load_id": load_id, "table": table, "after_load": after[0], "after_record": after[1], "limit": limit}
-        return _rows(conn, PENDING_SQL, waiting)
+        waiting = {"load_id": load_id, "table": table, "reason": reason, "limit": limit, "first": first}
+        return _rows(conn, PENDING_SQL, waiting | {"after_load": after[0], "after_record": after[1]})
     closed = {"open": False, "closed": True, "all": None}[state]
     return _rows(
         conn,
@@ -93,6 +133,7 @@ def rejects(
             "after_load": after[0],
             "after_record": after[1],
             "limit": limit,
+            "first": first,
         },
     )
 
@@ -102,7 +143,7 @@ REJECTS_SQL = """
            r.line_number, r.reasons, r.raw, coalesce(r.closed_as, 'open') as state, r.closed_at, r.closed_by_load
     from ingest_status.rejects r join ingest_status.ingest_status l on l.id = r.load_id
     where (r.load_id, r.record_number) > (%(after_load)s, %(after_record)s)
-      and (%(load_id)s::bigint is null or r.load_id = %(load_id)s)
+      and (%(load_id)s::bigint is null or (r.load_id = %(load_id)s and r.record_number > %(first)s))
       and (%(table)s::text is null or l.table_name = %(table)s)
       and (%(closed)s::boolean is null or (r.closed_as is not null) = %(closed)s)
       and (%(reason)s::text is null or %(reason)s = any(r.reasons))
@@ -114,22 +155,66 @@ PENDING_SQL = """
            p.waits_on, p.waits_for, p.parked_at
     from ingest_status.pending p join ingest_status.ingest_status l on l.id = p.load_id
     where (p.load_id, p.record_number) > (%(after_load)s, %(after_record)s)
-      and (%(load_id)s::bigint is null or p.load_id = %(load_id)s)
+      and (%(load_id)s::bigint is null or (p.load_id = %(load_id)s and p.record_number > %(first)s))
       and (%(table)s::text is null or p.table_name = %(table)s)
+      and (%(reason)s::text is null or p.waits_on || '.parent_missing' = %(reason)s)
     order by p.load_id, p.record_number limit %(limit)s
 """
 
 
 def export(conn: connection, dictionary: Dictionary, load_id: int, out: TextIO) -> int:
-    """Write the open rejects of a load as a CSV that can be mended and dropped again; returns how many.
+    """Write ``export_pages`` to ``out``; returns how many rejects there are.
+
+    Raises:
+        NoSuchLoad: as ``export_pages``.
+    """
+    written = 0
+    for text, rejected in export_pages(lambda: nullcontext(conn), dictionary, load_id):
+        out.write(text)
+        written += rejected
+    return written
+
+
+def export_pages(
+    connect: Callable[[], AbstractContextManager[connection]], dictionary: Dictionary, load_id: int
+) -> Iterator[tuple[str, int]]:
+    """The open rejects of a load as a CSV that can be mended and dropped again: text, and how many rejects are in it.
 
     It has the file's own columns, then ``_reject_id``, which closes the original when the mended file is loaded, and
     ``_reasons``, ``_line`` and ``_raw``, which a load ignores. A record that does not fall into the columns
     stands in ``_raw``, its columns empty.
 
+    Args:
+        connect: lends a connection for each page, so that a slow reader holds none in between.
+
     Raises:
-        NoSuchLoad: no such load, its file was never read as rows, or its rejects were forgotten.
+        NoSuchLoad: at the first page: no such load, its file was never read as rows, or its rejects were forgotten.
     """
+    with connect() as conn:
+        columns, delimiter = _form(conn, dictionary, load_id)
+    names = [name for name in columns if name is not None and name != "_reject_id"]
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow([*names, "_reject_id", "_reasons", "_line", "_raw"])
+    page: list[dict[str, Any]] = []
+    while True:
+        with connect() as conn:
+            after = (load_id, page[-1]["record_number"]) if page else (0, 0)
+            page = rejects(conn, load_id=load_id, after=after, limit=PAGE_ROWS)
+        for reject in page:
+            values = _split(reject["raw"], delimiter, columns, reject["reasons"])
+            own = [values[name] for name in names] if values else [""] * len(names)
+            raw = "" if values else reject["raw"]
+            writer.writerow([*own, reject["reject_id"], " ".join(reject["reasons"]), reject["line_number"], raw])
+        yield out.getvalue(), len(page)
+        if len(page) < PAGE_ROWS:
+            return
+        out.seek(0)
+        out.truncate()
+
+
+def _form(conn: connection, dictionary: Dictionary, load_id: int) -> tuple[list[str | None], str]:
+    """Column of each field, and the delimiter, of a load's records."""
     found = _rows(
         conn,
         "select table_name, columns, delimiter, forgotten_at from ingest_status.ingest_status where id = %(id)s",
@@ -142,25 +227,7 @@ def export(conn: connection, dictionary: Dictionary, load_id: int, out: TextIO) 
             f"the rejects of load {load_id} were forgotten on {found[0]['forgotten_at']:%Y-%m-%d}, retention_days after"
             " it: load the object again by force to see them"
         )
-    fields = [name for name in found[0]["columns"] if name != "_reject_id"]
-    names = [name for name in fields if name is not None]
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([*names, "_reject_id", "_reasons", "_line", "_raw"])
-    written = 0
-    for reject in _all_open(conn, load_id):
-        values = _split(reject["raw"], found[0]["delimiter"], found[0]["columns"], reject["reasons"])
-        own = [values[name] for name in names] if values else [""] * len(names)
-        raw = "" if values else reject["raw"]
-        writer.writerow([*own, reject["reject_id"], " ".join(reject["reasons"]), reject["line_number"], raw])
-        written += 1
-    return written
-
-
-def _all_open(conn: connection, load_id: int) -> Iterator[dict[str, Any]]:
-    after = (0, 0)
-    while page := rejects(conn, load_id=load_id, after=after, limit=PAGE_ROWS):
-        yield from page
-        after = (load_id, page[-1]["record_number"])
+    return found[0]["columns"], found[0]["delimiter"]
 
 
 def _split(raw: str, delimiter: str, columns: list[str | None], reasons: list[str]) -> dict[str, str] | None:
@@ -187,13 +254,27 @@ def dismiss(conn: connection, load_id: int, records: list[int] | None) -> int:
         return int(cursor.rowcount)
 
 
-def request_redrive(settings: Settings, load_id: int, records: list[int] | None) -> None:
+def request_redrive(send: Callable[[Event], None], load_id: int, records: list[int] | None) -> None:
     """Ask the ingest function to judge rejects of a load again; it answers in history, as a load of kind re-drive.
+
+    Args:
+        send: posts the event.
 
     Raises:
         TransientError: nothing took the event.
     """
-    events.send(events.make(events.REDRIVE, {"load_id": load_id, "records": records}), settings)
+    send(events.make(events.REDRIVE, {"load_id": load_id, "records": records}))
+
+
+def open_among(conn: connection, load_id: int, records: list[int]) -> set[int]:
+    """Those of ``records`` that are open rejects of the load."""
+    with conn.cursor() as cursor:
+        cursor.execute(
+            "select record_number from ingest_status.rejects"
+            " where load_id = %s and record_number = any(%s) and closed_as is null",
+            (load_id, records),
+        )
+        return {number for (number,) in cursor.fetchall()}
 
 
 def parse_reject_ids(texts: list[str]) -> dict[int, list[int]]:

@@ -29,7 +29,7 @@ def verify(conn: connection, *, limit: int = 20) -> list[dict[str, Any]]:
 def rebuild(conn: connection) -> int:
     """Count anew, in the caller's transaction, which is READ COMMITTED; returns the number of cells by year.
 
-    Writers of the employees wait until the transaction ends; readers do not. The caller needs the owner's rights.
+    Writers of the employees wait until the transaction ends; readers do not. The caller is the owner or the API.
     """
     with conn.cursor() as cursor:
         cursor.execute("select metrics.rebuild()")

@@ -12,7 +12,7 @@ import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Literal
@@ -72,7 +72,7 @@ def require(policy: Policy, request: Request, services: Services) -> Principal:
     if policy == "open":
         return NOBODY
     if policy == "platform":
-        return Principal(f"platform:{identity.require_caller(request.headers, services.settings)}")
+        return Principal(f"platform:{_caller(request, services.settings)}")
     if services.settings.api_auth == "off":
         return _from_loopback(request)
     principal = _proved(request, services)
@@ -81,6 +81,19 @@ def require(policy: Policy, request: Request, services: Services) -> Principal:
         challenge = {"WWW-Authenticate": f'{REALM}, error="insufficient_scope", scope="{policy}"'}
         raise Problem(403, "access.forbidden", detail, headers=challenge)
     return principal
+
+
+def _caller(request: Request, settings: Settings) -> str:
+    """The platform's own identity that calls.
+
+    Under CALLER_AUTH=platform a function trusts that the platform let its triggers in alone. Into the API it may let
+    others too: where CALLER_AUDIENCE is set, the token is checked here all the same.
+    """
+    if settings.caller_auth == "off":
+        _from_loopback(request)
+    if settings.caller_auth == "platform" and settings.caller_audience:
+        settings = replace(settings, caller_auth="oidc")
+    return identity.require_caller(request.headers, settings)
 
 
 def _from_loopback(request: Request) -> Principal:

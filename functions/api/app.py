@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from functions.api import access, problems, routes
@@ -64,7 +64,19 @@ def handle(request: Request, services: Callable[[], Services]) -> Response:
             response = problems.response(problem, request.id)
         _finish(request, response, call, time.perf_counter() - started_s)
         line.update(status=response.status, bytes_sent=len(response.body))
+        if response.chunks is not None:
+            response.chunks = _cut_cleanly(response.chunks, request.id)
     return response
+
+
+def _cut_cleanly(chunks: Iterator[bytes], request_id: str) -> Iterator[bytes]:
+    """Pass ``chunks`` on; what ends them early gets a line of its own, and the server an error without any detail."""
+    try:
+        yield from chunks
+    except Exception as error:  # noqa: BLE001  # whatever it is: the server would print its text
+        with logs.canonical_line("api.stream", request_id=request_id) as line:
+            line.failed(error)
+        raise ConnectionAbortedError("the answer was cut short") from None
 
 
 def _prepare(request: Request, services: Services, line: CanonicalLine) -> tuple[Call, Callable[[Call], Response]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from functions.api import representations
@@ -54,6 +55,27 @@ def read_json(request: Request, media_types: tuple[str, ...] = (representations.
         raise _malformed("arrays and objects nest too deep") from None
     except ValueError:  # an integer of thousands of digits, or a constant
         raise _malformed("a number is not one that can be held") from None
+
+
+def read_object(request: Request, known: Collection[str]) -> dict[str, Any]:
+    """The body's object, whose members are all ``known``.
+
+    Raises:
+        Problem: as ``read_json``; 400 for what is no object or has a member that is unknown.
+    """
+    found = read_json(request)
+    if not isinstance(found, dict):
+        raise Problem(400, "request.malformed", "The body must be one JSON object.")
+    if unknown := sorted(set(found) - set(known)):
+        detail = f"There is no such member; known are {', '.join(known)}."
+        raise malformed("/" + unknown[0].replace("~", "~0").replace("/", "~1"), detail)
+    return found
+
+
+def malformed(pointer: str, detail: str) -> Problem:
+    """400 that points at the member."""
+    shown = pointer[:200].encode("utf-8", "replace").decode()
+    return Problem(400, "request.malformed", detail, errors=[{"pointer": shown, "detail": detail}])
 
 
 def _check_media_type(request: Request, media_types: tuple[str, ...]) -> None:

@@ -48,7 +48,7 @@ def _from_flask(request: flask.Request) -> Request:
 
 def _to_flask(response: Response) -> flask.Response:
     # A stream: before any other answer functions-framework reads the rest of the request, and fails where it is long.
-    body = iter([response.body]) if response.streamed else response.body
+    body = response.chunks or (iter([response.body]) if response.streamed else response.body)
     answer = flask.Response(body, response.status, content_type=response.content_type)
     answer.headers.update(response.headers)
     return answer

@@ -60,6 +60,7 @@ class Response:
 
     Attributes:
         streamed: send the body without looking at the rest of the request, which functions-framework else reads whole.
+        chunks: the body, piece by piece, in place of ``body``; an error on the way cuts it short for the client to see.
     """
 
     status: int = 200
@@ -67,6 +68,7 @@ class Response:
     content_type: str = JSON
     headers: dict[str, str] = field(default_factory=dict)
     streamed: bool = False
+    chunks: Iterator[bytes] | None = None
 
 
 @dataclass(slots=True)

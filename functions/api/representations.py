@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from hashlib import blake2b
 from typing import TYPE_CHECKING
 
+from functions.api.messages import Response
 from functions.api.problems import Problem
 
 if TYPE_CHECKING:
@@ -46,3 +48,14 @@ def _weight(media_type: str, ranges: Sequence[tuple[str, float]]) -> float:
         if weights:
             return max(weights)
     return 0.0
+
+
+def revalidated(request: Request, body: bytes, media_type: str, headers: Mapping[str, str] | None = None) -> Response:
+    """200 with a strong ETag made of the body, or 304 when the caller has just that (``If-None-Match``)."""
+    etag = f'"{blake2b(body, digest_size=16).hexdigest()}"'
+    # The caller may keep it, for itself alone, and asks each time whether it still holds.
+    answered = {"ETag": etag, "Cache-Control": "private, no-cache", **(headers or {})}
+    known = {tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")}
+    if etag in known or "*" in known:
+        return Response(304, b"", CONTENT_TYPES[media_type], answered)
+    return Response(200, body, CONTENT_TYPES[media_type], answered)

@@ -101,7 +101,8 @@ def _nothing_there() -> Problem:
 
 def table(dictionary: Dictionary) -> RouteTable:
     """Every route that there is."""
-    from functions.api import health, listing, rows
+    from functions.api import dead_letters, health, history, listing, metrics, rows
 
-    found = [*health.ROUTES, *listing.routes(dictionary), *rows.routes(dictionary)]
+    fixed = [*health.ROUTES, *metrics.ROUTES, *history.ROUTES, *dead_letters.ROUTES]
+    found = [*fixed, *listing.routes(dictionary), *rows.routes(dictionary)]
     return RouteTable(found)

@@ -27,6 +27,7 @@ def add_to(commands: Any) -> None:
     loads.add_argument("--object", help="only this object's name")
     loads.add_argument("--table", help="only this table, by its dictionary key")
     loads.add_argument("--state", choices=["loaded", "rolled_back", "refused", "superseded", "ignored"])
+    loads.add_argument("--kind", choices=["file", "batch", "re-drive"])
     loads.add_argument("--before", type=int, metavar="ID", help="the page after the one that ended with this id")
     loads.add_argument("--limit", type=int, default=20)
     loads.add_argument("--json", action="store_true", help="print JSON, every column")
@@ -76,6 +77,7 @@ def _loads(given: Namespace, settings: Settings) -> int:
             object_name=given.object,
             table=given.table,
             state=given.state,
+            kind=given.kind,
             before=given.before,
             limit=given.limit,
         )
@@ -140,7 +142,7 @@ def _chosen(given: Namespace) -> dict[int, list[int] | None]:
 
 def _redrive(given: Namespace, settings: Settings) -> int:
     for load_id, records in _chosen(given).items():
-        rejects.request_redrive(settings, load_id, records)
+        rejects.request_redrive(lambda event: events.send(event, settings), load_id, records)
     print("asked for; rowdock loads shows what came of it, as loads of kind re-drive")
     return 0
 

@@ -34,17 +34,22 @@ create table ingest_status.dead_letters (
   event_source text not null,
   event_type text not null,
   subject text,
-  data jsonb not null,
-  attributes jsonb not null default '{}',
+  data json not null,  -- as it came: jsonb holds no \u0000
+  attributes json not null default '{}',
   received_at timestamptz not null default now(),
   replayed_at timestamptz,
   unique (event_source, event_id)
 );
 comment on table ingest_status.dead_letters is 'Events that were given up after their last delivery.';
 
+-- Lists of history pass by what is most of it, loads of batches that went well.
+create index on ingest_status.ingest_status (id) where kind <> 'batch';
+create index on ingest_status.ingest_status (id) where state <> 'loaded';
+
 grant select on api_access.keys to rowdock_api;
 grant select, insert, delete on api_access.idempotency to rowdock_api;
 grant select, insert, update on ingest_status.dead_letters to rowdock_api;
+grant select, delete on ingest_status.dead_letters to rowdock_ingest;  -- whose sweep forgets them
 grant usage on sequence ingest_status.dead_letters_id_seq to rowdock_api;
 grant select on all tables in schema api_access to rowdock_backup;
 grant select, insert, update, delete on all tables in schema api_access to rowdock_restore;

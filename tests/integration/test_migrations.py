@@ -125,7 +125,6 @@ def test_a_file_that_has_no_place_in_the_order_is_refused(copies: Path, name: st
         "insert into rowdock.roll_ups select * from rowdock.roll_ups",
         "select rowdock.guard('hired_employees.jobs')",
         "select rowdock.native_keys('hired_employees.hired_employees')",
-        "select metrics.rebuild()",
         "set role rowdock",
     ],
 )

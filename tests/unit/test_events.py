@@ -129,6 +129,12 @@ REFUSED = {
     "no JSON": (JSON, b"id,name\n", "not JSON"),
     "an array": (JSON, b"[1]", "must be a JSON object, found list"),
     "nothing known": (JSON, b'{"hello": 1}', "hello"),
+    "a type that is no text": (JSON, b'{"type": ["dev.rowdock.sweep.v1"]}', "no event"),
+    "a scheduled type that is no text": (
+        {"ce-id": "1", "ce-source": "s", "ce-type": events.KNATIVE_PING},
+        b'{"type": {}}',
+        "must carry a type",
+    ),
     "deep": (JSON, b"[" * 100_000, "not JSON"),
     "no id": (ce_headers(**{"ce-id": " "}), b"{}", "lacks id"),
     "batch of two": ({"content-type": events.BATCH_MEDIA_TYPE}, b"[{}, {}]", "found 2"),

@@ -43,6 +43,8 @@ class Answer:
 
     @property
     def text(self) -> str:
+        if self.response.chunks is not None:
+            self.response.body, self.response.chunks = b"".join(self.response.chunks), None
         return self.response.body.decode()
 
     @property
