@@ -196,7 +196,7 @@ def _body(wanted: Wanted, rows: str, next_token: str | None, count: int | None) 
     if wanted.media_type == JSON:
         told = f'"{next_token}"' if next_token else "null"
         counted = "" if count is None else f',"count":{count}'
-        return f'{{"data":[{rows}],"next":{told}{counted}}}'.encode()
+        return f'{{"data":[{rows}],"next_page_token":{told}{counted}}}'.encode()
     end = SEPARATORS[wanted.media_type]
     header = ",".join(column.name for column in wanted.selected) + end if wanted.media_type == CSV else ""
     return (header + (rows + end if rows else "")).encode()

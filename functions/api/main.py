@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import uuid
 
@@ -15,6 +16,8 @@ from shared import logs, settings
 logs.configure()
 settings.load()  # what cannot be used ends the start, with its reason, and not the first request
 REQUEST_ID = re.compile(r"[A-Za-z0-9._~-]{1,64}\Z")  # one that a caller gives is kept if it can do no harm in a log
+
+LONGEST_DRAINED = 64 << 20  # bytes
 
 
 @functions_framework.http
@@ -34,6 +37,7 @@ def _from_flask(request: flask.Request) -> Request:
         body = request.get_data()
     except RequestEntityTooLarge:
         too_large = True
+        _drain(request)
     return Request(
         method=request.method,
         path=request.path,
@@ -44,6 +48,14 @@ def _from_flask(request: flask.Request) -> Request:
         id=given if REQUEST_ID.match(given) else uuid.uuid4().hex,
         too_large=too_large,
     )
+
+
+def _drain(request: flask.Request) -> None:
+    """Throw away what of a long body is still on its way: most clients read no answer before they have sent it all."""
+    waiting, left = request.environ["wsgi.input"], LONGEST_DRAINED
+    with contextlib.suppress(OSError):  # the caller went away, or sends too slowly: it is answered all the same
+        while left > 0 and (piece := waiting.read(min(left, 1 << 16))):
+            left -= len(piece)
 
 
 def _to_flask(response: Response) -> flask.Response:

@@ -34,7 +34,12 @@ def nothing_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def guarded(api: Api) -> Api:
     """The same API as anywhere but on a laptop: it asks for keys."""
-    return api.with_settings(api_auth="required", environment="production")
+    return api.with_settings(
+        api_auth="required",
+        environment="production",
+        caller_audience="https://api.test",
+        caller_identities=("trigger@p.test",),
+    )
 
 
 @pytest.fixture(scope="module")

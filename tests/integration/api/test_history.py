@@ -274,7 +274,7 @@ def test_a_table_that_left_the_dictionary_keeps_its_rejects(rejected: Api) -> No
 def test_the_csv_is_the_export_that_can_be_mended(rejected: Api) -> None:
     """What the command writes, as a file to save."""
     answer = rejected.get("/api/rejects?ingest_id=1", accept="text/csv")
-    assert answer.response.content_type == "text/csv; charset=utf-8"
+    assert answer.response.content_type == "text/csv; charset=utf-8; header=present"
     assert answer.headers["content-disposition"] == 'attachment; filename="rejects-1.csv"'
     written = io.StringIO()
     with closing(rejected.connect("api")) as conn:
@@ -318,7 +318,7 @@ def test_a_csv_that_breaks_off_says_so_to_its_reader_and_to_the_log(
         next(chunks)
     assert cut.value.__cause__ is None
     line = json.loads(capsys.readouterr().out)
-    assert (line["message"], line["severity"], line["error"]) == ("api.stream", "WARNING", "DatabaseMisuse")
+    assert (line["message"], line["severity"], line["error"]) == ("api.stream", "ERROR", "DatabaseMisuse")
 
 
 def test_a_csv_needs_a_load_that_was_read_as_rows(api: Api) -> None:
@@ -425,7 +425,7 @@ def test_the_server_streams_the_csv(rejected: Api, monkeypatch: pytest.MonkeyPat
     server = functions_framework.create_app("api", str(ROOT / "functions" / "api" / "main.py"), "http")
     asked = {"path": "/api/rejects?ingest_id=1", "headers": {"Accept": "text/csv", "Host": "localhost"}}
     answer = server.test_client().get(**asked)
-    assert (answer.status_code, answer.content_type) == (200, "text/csv; charset=utf-8")
+    assert (answer.status_code, answer.content_type) == (200, "text/csv; charset=utf-8; header=present")
     assert answer.text == rejected.get("/api/rejects?ingest_id=1", accept="text/csv").text
     assert server.test_client().head(**asked).data == b""
 

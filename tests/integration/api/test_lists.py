@@ -168,16 +168,16 @@ def test_a_list_has_a_hundred_rows_by_id_and_the_way_to_the_next(employees: Api)
     }  # fmt: skip
     assert (
         dict(parse_qsl(urlsplit(first.headers["link"][1:].partition(">")[0]).query))["page_token"]
-        == (first.json["next"])
+        == (first.json["next_page_token"])
     )
-    assert third.json["next"] is None
+    assert third.json["next_page_token"] is None
     assert "count" not in first.json
 
 
 def test_a_list_of_nothing_is_one(api: Api) -> None:
     """An empty list, and no next page."""
-    assert api.get(EMPLOYEES).json == {"data": [], "next": None}
-    assert api.get(f"{EMPLOYEES}?page_token=").json == {"data": [], "next": None}
+    assert api.get(EMPLOYEES).json == {"data": [], "next_page_token": None}
+    assert api.get(f"{EMPLOYEES}?page_token=").json == {"data": [], "next_page_token": None}
     assert api.get(EMPLOYEES, accept="application/x-ndjson").text == ""
     assert api.get("/api/jobs", accept="text/csv").text == "id,job\r\n"
 
@@ -194,7 +194,7 @@ def test_the_size_of_a_page_can_be_chosen(employees: Api) -> None:
         assert len(employees.get(f"{EMPLOYEES}?page_size={size}").data) == 250
     for size in ("0", "-1", "", "x", "1.5", "1e3", "%D9%A1", "00", "1%0A"):
         assert refusal(employees.get(f"{EMPLOYEES}?page_size={size}")) == "page_size"
-    token = employees.get(f"{EMPLOYEES}?page_size=10").json["next"]
+    token = employees.get(f"{EMPLOYEES}?page_size=10").json["next_page_token"]
     assert [row["id"] for row in employees.get(f"{EMPLOYEES}?page_size=2&page_token={token}").data] == [11, 12]
 
 
@@ -228,7 +228,7 @@ def test_every_row_that_stays_is_seen_once_while_others_come_and_go(employees: A
 
 def test_a_token_of_another_list_is_refused(employees: Api) -> None:
     """Other filters, another order, another table; columns and size may change."""
-    token = employees.get(f"{EMPLOYEES}?sort=-job_id&department_id=eq.1&page_size=5").json["next"]
+    token = employees.get(f"{EMPLOYEES}?sort=-job_id&department_id=eq.1&page_size=5").json["next_page_token"]
     for query in ("", "sort=-job_id", "sort=job_id&department_id=eq.1", "sort=-job_id&department_id=eq.2"):
         answer = employees.get(f"{EMPLOYEES}?{query}&page_token={token}")
         assert (answer.status, answer.json["code"]) == (400, "request.page_token")
@@ -241,7 +241,7 @@ def test_a_token_that_was_tampered_with_is_refused_or_a_place(things: Api) -> No
     for number in range(1, 4):
         things.put(f"/api/things/{uuid_of(number)}", {"data": {"r": number, "seen_at": "2021-01-01T00:00:00Z"}})
     target = "/api/things?sort=r,seen_at&page_size=1"
-    token = things.get(target).json["next"]
+    token = things.get(target).json["next_page_token"]
     version, digest, values = json.loads(base64.urlsafe_b64decode(token + "=="))
     made_up: list[Any] = [
         [version, digest, values[:2]], [version, digest, [*values, "1"]], [2, digest, values], [version, "x", values],

@@ -196,7 +196,7 @@ def test_naughty_names_come_out_as_they_are(api: Api) -> None:
     assert api.get("/api/2021/quarters").data == expected
     for path, rows in (("quarters", expected), ("departments", above)):
         answer = api.get(f"/api/2021/{path}", accept="text/csv")
-        assert answer.response.content_type == "text/csv; charset=utf-8"
+        assert answer.response.content_type == "text/csv; charset=utf-8; header=present"
         read = list(csv.DictReader(io.StringIO(answer.text, newline="")))
         assert read == [{name: str(value) for name, value in row.items()} for row in rows]
 
@@ -211,12 +211,12 @@ def test_the_mean_stands_beside_the_csv(parents: Api) -> None:
 ACCEPTED = {
     "": "application/json",
     "*/*": "application/json",
-    "text/*": "text/csv; charset=utf-8",
-    "text/csv;q=0.5, application/json;q=0.4": "text/csv; charset=utf-8",
-    "TEXT/CSV; header=present": "text/csv; charset=utf-8",
+    "text/*": "text/csv; charset=utf-8; header=present",
+    "text/csv;q=0.5, application/json;q=0.4": "text/csv; charset=utf-8; header=present",
+    "TEXT/CSV; header=present": "text/csv; charset=utf-8; header=present",
     "text/html, */*;q=0.1": "application/json",
-    "application/json;q=0, */*": "text/csv; charset=utf-8",
-    "text/csv;q=odd": "text/csv; charset=utf-8",
+    "application/json;q=0, */*": "text/csv; charset=utf-8; header=present",
+    "text/csv;q=odd, application/json;q=0.1": "application/json",
 }
 
 
@@ -228,7 +228,7 @@ def test_the_caller_chooses_the_form(api: Api) -> None:
 
 def test_a_form_that_is_not_offered_is_406(api: Api) -> None:
     """And the problem lists those that are."""
-    for accept in ("text/html", "image/*", "text/csv;q=0", "nonsense", ",,;q=1,"):
+    for accept in ("text/html", "image/*", "text/csv;q=0", "text/csv;q=odd", "nonsense"):
         answer = api.get("/api/2021/quarters", accept=accept)
         assert (answer.status, answer.json["code"]) == (406, "request.not_acceptable")
         assert "text/csv" in answer.json["detail"]

@@ -78,6 +78,15 @@ def test_no_step_has_more_than_its_share_of_the_time(overdue: Dock, monkeypatch:
     assert deadlines == [pytest.approx(whole_s / left, rel=0.01) for left in range(len(sweep.STEPS), 0, -1)]
 
 
+HELD = {
+    "drain": {
+        "error": "DatabaseBusy",
+        "error_code": "database.busy",
+        "error_message": "PostgreSQL answered SQLSTATE 55P03",  # lock_not_available
+    }
+}
+
+
 @pytest.fixture
 def held_drain(overdue: Dock, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Another drain holds the lock, and a wake-up asks for this one."""
@@ -96,7 +105,7 @@ def test_a_step_that_fails_keeps_no_other_from_its_work(overdue: Dock) -> None:
     with pytest.raises(sweep.SweepFailed) as failure:
         overdue.ask(events.SWEEP)
     assert left_over(overdue) == (0, 0, 0)
-    assert failure.value.fields["steps_failed"] == {"drain": {"error": "DatabaseBusy", "error_code": "database.busy"}}
+    assert failure.value.fields["steps_failed"] == HELD
     assert failure.value.fields["rows_expired"] == 30
     assert isinstance(failure.value.__cause__, ExceptionGroup)
     assert isinstance(failure.value.__cause__.exceptions[0], DatabaseBusy)
@@ -109,7 +118,7 @@ def test_the_line_of_a_failed_sweep_names_the_step(overdue: Dock, capsys: pytest
         overdue.ask(events.SWEEP)
     line = json.loads(capsys.readouterr().out)
     assert (line["severity"], line["outcome"], line["error_code"]) == ("ERROR", "failed", "sweep")
-    assert line["steps_failed"] == {"drain": {"error": "DatabaseBusy", "error_code": "database.busy"}}
+    assert line["steps_failed"] == HELD
     assert line["attempts_forgotten"] == 30
 
 
