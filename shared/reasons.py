@@ -18,6 +18,7 @@ NOT_NUMERIC = "not_numeric"
 NOT_BOOLEAN = "not_boolean"
 NOT_UUID = "not_uuid"
 NOT_JSON = "not_json"
+NOT_TEXT = "not_text"
 TOO_LONG = "too_long"
 NUL = "nul"
 ENCODING = "encoding"
@@ -25,14 +26,22 @@ PARENT_MISSING = "parent_missing"
 EXPIRED = "expired"
 SUPERSEDED = "superseded"
 DUPLICATE = "duplicate"
+EXISTS = "exists"
+IN_USE = "in_use"
 QUOTE = "quote"
 COLUMN_COUNT = "column_count"
+NOT_OBJECT = "not_object"
+UNKNOWN_COLUMN = "unknown_column"
+NESTED = "nested"
 
 RECORD_TOO_LONG = "record.too_long"
 RECORD_NUL = "record.nul"
 RECORD_ENCODING = "record.encoding"
 RECORD_QUOTE = "record.quote"
 RECORD_COLUMN_COUNT = "record.column_count"
+RECORD_NOT_OBJECT = "record.not_object"
+RECORD_UNKNOWN_COLUMN = "record.unknown_column"
+RECORD_NESTED = "record.nested"
 
 OF_RECORD = {
     COLUMN_COUNT: "the record has more or fewer fields than the file has columns",
@@ -40,6 +49,9 @@ OF_RECORD = {
     ENCODING: "the record is not in the file's encoding (UTF-8 unless the dictionary's `encoding` says otherwise)",
     NUL: "the record contains a NUL byte, which PostgreSQL cannot store",
     TOO_LONG: "the record is longer than the dictionary's `max_record_bytes`",
+    NOT_OBJECT: "the item is no JSON object with the table's columns as its members",
+    UNKNOWN_COLUMN: "a member is no column of the table; leave it out, or mend its name",
+    NESTED: "a list or an object stands where the column takes a single value",
     SUPERSEDED: "a newer version of the row, or of its file, came while this one waited",
     EXPIRED: "the row waited longer than the dictionary's `pending_days` for its parent",
 }
@@ -55,11 +67,14 @@ OF_COLUMN = {
     NOT_BOOLEAN: "{name} is neither true nor false",
     NOT_UUID: "{name} is no UUID such as 123e4567-e89b-12d3-a456-426614174000",
     NOT_JSON: "{name} is no JSON that PostgreSQL can hold",
+    NOT_TEXT: "{name} is no JSON string",
     NUL: "{name} contains a NUL character, which PostgreSQL cannot store",
     ENCODING: "{name} contains half of a surrogate pair, which is no character",
     EXPIRED: "the row waited longer than the dictionary's `pending_days` for its parent in {name}",
     SUPERSEDED: "a newer version of the row came while this one waited",
-    DUPLICATE: "an earlier row of the file has the same {name} with other content",
+    DUPLICATE: "an earlier row of the file or batch has the same {name} with other content",
+    EXISTS: "a row of this {name} is there already with other content; PUT changes it",
+    IN_USE: "other rows refer to the row of this {name}; remove them first",
 }
 
 

@@ -43,7 +43,7 @@ create table ingest_status.dead_letters (
 comment on table ingest_status.dead_letters is 'Events that were given up after their last delivery.';
 
 grant select on api_access.keys to rowdock_api;
-grant select, insert, delete on api_access.idempotency to rowdock_api;
+grant select, insert, update, delete on api_access.idempotency to rowdock_api;
 grant select, insert, update on ingest_status.dead_letters to rowdock_api;
 grant usage on sequence ingest_status.dead_letters_id_seq to rowdock_api;
 grant select on all tables in schema api_access to rowdock_backup;
