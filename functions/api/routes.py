@@ -79,7 +79,7 @@ class RouteTable:
 
 def table(dictionary: Dictionary) -> RouteTable:
     """Every route that there is."""
-    from functions.api import health
+    from functions.api import batches, health
 
-    found = list(health.ROUTES)
+    found = [*health.ROUTES, *batches.routes(dictionary)]
     return RouteTable(found)
