@@ -35,7 +35,7 @@ def as_json(table: Table, columns: Sequence[Column] | None = None) -> sql.Compos
     wanted = sql.SQL(", ").join(
         sql.SQL("{} as {}").format(shown(column), sql.Identifier(column.name)) for column in columns or table.columns
     )
-    return sql.SQL("(select row_to_json(r)::text from (select {}) r)").format(wanted)
+    return sql.SQL('(select row_to_json("#row")::text from (select {}) "#row")').format(wanted)
 
 
 def etag() -> sql.Composable:
