@@ -394,8 +394,9 @@ class _Part:
                 case when s.stops then 'rows break the rules, and the batch asked for all or nothing' end,
                 {names}, ',', received, inserted,
                 updated, unchanged, deleted, rejected, rolled_back,
-                coalesce((select jsonb_object_agg(reason, n) from (select reason, count(*) as n
-                          from {ended}, unnest("#why") reason where "#ended" = 'rejected' group by reason) r), '{{}}'),
+                coalesce((select jsonb_object_agg("#reason", rows) from (select w."#reason", count(*) as rows
+                          from {ended} e, unnest(e."#why") w ("#reason") where e."#ended" = 'rejected' group by 1) r),
+                         '{{}}'),
                 (select {last_id} from {ended} where "#ended" in ('inserted', 'updated')),
                 statement_timestamp(), %(details)s::jsonb
               from {load}, stop s)

@@ -91,7 +91,7 @@ def rows(request: Request, table: Table) -> Sent:
         )
     document = parse_json(request.body)
     places = "/"
-    if type(document) is dict and "data" in document and "data" not in table.by_name:
+    if type(document) is dict and "data" in document and (len(document) == 1 or "data" not in table.by_name):
         if len(document) > 1:
             other = next(name for name in document if name != "data")
             raise malformed(f"Beside `data` the body has {other[:100]!r}, which means nothing here.")

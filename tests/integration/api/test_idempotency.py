@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from functions.api import access
 from functions.api.access import EVERYBODY, Principal
 from tests.integration.api.conftest import ADA, Answer, Api
 from tests.integration.api.test_batches import at_once, employee, employees_of, open_transaction, wait_for_lock
@@ -65,16 +66,14 @@ def test_a_batch_that_was_refused_whole_is_refused_again_alike(parents: Api) -> 
         ("POST", "/api/employees", [employee(2)]),
         ("PUT", "/api/employees", [ADA]),
         ("POST", "/api/employees?validate_only=false", [ADA]),
-        ("POST", "/api/batch", [ADA]),
+        ("POST", "/api/batch", {"employees": [ADA]}),
     ],
 )
 def test_a_key_is_good_for_one_request_alone(parents: Api, method: str, target: str, body: Any) -> None:
     """Another method, path, query or body under the same key: 422, and nothing is done."""
     parents.post("/api/employees", [ADA], idempotency_key=KEY)
     answer = parents.call(method, target, body, idempotency_key=KEY)
-    assert (answer.status, len(parents.history())) in ((422, 1), (400, 1))
-    if target != "/api/batch":
-        assert answer.json["code"] == "idempotency.reused"
+    assert (answer.status, answer.json["code"], len(parents.history())) == (422, "idempotency.reused", 1)
 
 
 @pytest.mark.parametrize(
@@ -87,14 +86,11 @@ def test_a_request_that_was_never_taken_may_be_mended_under_its_key(parents: Api
 
 
 @pytest.mark.parametrize(
-    "key", ["", '""', " ", "x" * 256, f'"{"x" * 256}"', "a b", '"a', 'a"', "é", '"a"b"', '"a\\b"', "\x01", "a\n"]
+    "key", ["", '""', " ", "x" * 256, f'"{"x" * 256}"', "a b", '"a', 'a"', "é", '"a"b"', '"a\\b"', "\x01"]
 )
 def test_a_key_that_is_none_is_refused(parents: Api, key: str) -> None:
     """1 to 255 visible ASCII characters."""
     answer = parents.post("/api/employees", [ADA], idempotency_key=key)
-    if key == "a\n":  # a server strips blanks around a header's value
-        assert answer.status == 201
-        return
     assert (answer.status, answer.json["errors"][0]["header"]) == (400, "Idempotency-Key")
     assert employees_of(parents) == 0
 
@@ -191,8 +187,6 @@ def test_an_old_answer_is_no_answer_even_before_it_is_removed(parents: Api) -> N
 
 def test_callers_do_not_share_keys(parents: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two clients may choose the same key."""
-    from functions.api import access
-
     parents.post("/api/employees", [ADA], idempotency_key=KEY)
     monkeypatch.setattr(access, "EVERYBODY", Principal("another", EVERYBODY.scopes))
     answer = parents.post("/api/employees", [ADA], idempotency_key=KEY)
