@@ -27,8 +27,9 @@ if TYPE_CHECKING:
 
 MOST_ROWS = 1000
 ATTEMPTS = 3
-# Another writer came in between: a row has no end or lost its parent; a deadlock or a serialization failure.
-OVERTAKEN_CONSTRAINTS = ("rows_add_up", *idempotency.CONSTRAINTS)
+# Another writer came in between: a row has no end, a key lost its parent; a deadlock, a serialization failure.
+ROWS_ADD_UP = "rows_add_up"
+OVERTAKEN_CONSTRAINTS = (ROWS_ADD_UP, *idempotency.CONSTRAINTS)
 OVERTAKEN_SQLSTATES = ("23503", "40P01", "40001")
 # Ids that are passed over after such a failure, in case rows stand where the identity gives ids: rows put there by id.
 PASSED_OVER = 10_000
@@ -57,19 +58,22 @@ class Options:
         strict: all rows or none.
         data: the answer lists the rows that are in.
         validate_only: say what would happen, and write nothing.
+        key: the Idempotency-Key.
+        applied: the preferences that count, for ``Preference-Applied``.
     """
 
     strict: bool
     data: bool
     validate_only: bool
+    key: str | None
     applied: tuple[str, ...]
 
     @classmethod
     def of(cls, request: Request) -> Options:
-        """Read ``Prefer`` (RFC 7240) and the query.
+        """Read ``Prefer`` (RFC 7240), ``Idempotency-Key`` and the query.
 
         Raises:
-            Problem: 400 for a parameter that is none.
+            Problem: 400 for a parameter or a key that is none.
         """
         validate_only = "false"
         for name, validate_only in request.query:
@@ -78,7 +82,13 @@ class Options:
         prefer = request.preferences
         known = {"handling": ("strict", "lenient"), "return": ("minimal", "representation")}
         applied = tuple(f"{name}={prefer[name]}" for name, values in known.items() if prefer.get(name) in values)
-        return cls("handling=strict" in applied, "return=minimal" not in applied, validate_only == "true", applied)
+        return cls(
+            strict="handling=strict" in applied,
+            data="return=minimal" not in applied,
+            validate_only=validate_only == "true",
+            key=idempotency.key_of(request),
+            applied=applied,
+        )
 
 
 @dataclass(slots=True)
@@ -225,7 +235,8 @@ class _Batch:
                 if not was_overtaken(error):
                     raise
                 last = error
-                self._pass_over_ids(PASSED_OVER * 10**attempt)
+                if isinstance(error, ConstraintViolation) and error.constraint == ROWS_ADD_UP:
+                    self._pass_over_ids(PASSED_OVER * 10**attempt)
         raise DatabaseBusy(f"other writers came in between {ATTEMPTS} times") from last
 
     def _once(self) -> Response:
@@ -235,8 +246,8 @@ class _Batch:
                 conn.rollback()
                 self.wakes = False
             return response
-        if key := idempotency.key_of(self.call.request):
-            return idempotency.once(self.call, key, self._write)
+        if self.options.key:
+            return idempotency.once(self.call, self.options.key, self._write)
         with self.call.connection() as conn:
             return self._write(conn)
 
@@ -258,6 +269,7 @@ class _Batch:
         return "batch.several" if self.is_several else OPERATIONS[self.kind]
 
     def _pass_over_ids(self, ids: int) -> None:
+        """Rows may stand where the identity gives ids: the next look begins further on. A sequence never goes back."""
         for listed in self.listed:
             if self.kind == "add" and listed.without_key:
                 self.call.rows(
@@ -281,13 +293,13 @@ class _Batch:
 
     def _answer(self, ended: list[_Ended]) -> Response:
         errors = [e for listed, part in zip(self.listed, ended, strict=True) for e in self._errors(listed, part)]
-        total = _total(ended)
+        counts = _total(ended)
+        if not counts["rolled_back"]:  # it says something of a batch that was refused alone
+            del counts["rolled_back"]
         headers = {"Preference-Applied": ", ".join(self.options.applied)} if self.options.applied else {}
         if not self.options.validate_only:
             headers["Location"] = f"/api/ingests/{ended[0].load_id}"
-        more = self._loads(ended) | {"counts": total}
-        if total.pop("rolled_back"):
-            total = more["counts"] = _total(ended)
+        more = self._loads(ended) | {"counts": counts}
         if self.options.strict and errors and not self.options.validate_only:
             return self._refused(errors, headers, more)
         body = json.dumps(more | {"errors": errors}).encode()
