@@ -27,19 +27,22 @@ EXPIRED = "expired"
 SUPERSEDED = "superseded"
 DUPLICATE = "duplicate"
 EXISTS = "exists"
+IN_USE = "in_use"
 QUOTE = "quote"
 COLUMN_COUNT = "column_count"
 KEY_CHANGED = "key_changed"
 UNKNOWN_COLUMN = "unknown_column"
 NOT_OBJECT = "not_object"
+NESTED = "nested"
 
 RECORD_TOO_LONG = "record.too_long"
 RECORD_NUL = "record.nul"
 RECORD_ENCODING = "record.encoding"
 RECORD_QUOTE = "record.quote"
 RECORD_COLUMN_COUNT = "record.column_count"
-RECORD_UNKNOWN_COLUMN = "record.unknown_column"
 RECORD_NOT_OBJECT = "record.not_object"
+RECORD_UNKNOWN_COLUMN = "record.unknown_column"
+RECORD_NESTED = "record.nested"
 
 OF_RECORD = {
     COLUMN_COUNT: "the record has more or fewer fields than the file has columns",
@@ -47,10 +50,11 @@ OF_RECORD = {
     ENCODING: "the record is not in the file's encoding (UTF-8 unless the dictionary's `encoding` says otherwise)",
     NUL: "the record contains a NUL byte, which PostgreSQL cannot store",
     TOO_LONG: "the record is longer than the dictionary's `max_record_bytes`",
+    NOT_OBJECT: "the item is no JSON object with the table's columns as its members",
+    UNKNOWN_COLUMN: "a member is no column of the table; leave it out, or mend its name",
+    NESTED: "a list or an object stands where the column takes a single value",
     SUPERSEDED: "a newer version of the row, or of its file, came while this one waited",
     EXPIRED: "the row waited longer than the dictionary's `pending_days` for its parent",
-    UNKNOWN_COLUMN: "the row has a name that is no column of the table",
-    NOT_OBJECT: 'the row is no JSON object such as {"id": 1}',
 }
 
 OF_COLUMN = {
@@ -64,13 +68,14 @@ OF_COLUMN = {
     NOT_BOOLEAN: "{name} is neither true nor false",
     NOT_UUID: "{name} is no UUID such as 123e4567-e89b-12d3-a456-426614174000",
     NOT_JSON: "{name} is no JSON that PostgreSQL can hold",
-    NOT_TEXT: "{name} is no text; put it in quotes",
+    NOT_TEXT: "{name} is no JSON string",
     NUL: "{name} contains a NUL character, which PostgreSQL cannot store",
     ENCODING: "{name} contains half of a surrogate pair, which is no character",
     EXPIRED: "the row waited longer than the dictionary's `pending_days` for its parent in {name}",
     SUPERSEDED: "a newer version of the row came while this one waited",
-    DUPLICATE: "an earlier row of the file has the same {name} with other content",
-    EXISTS: "the table has a row of this {name} with other content, and its `load_mode` in the dictionary only adds",
+    DUPLICATE: "an earlier row of the file or batch has the same {name} with other content",
+    EXISTS: "the table has a row of this {name} with other content; PUT changes it, unless its `load_mode` only adds",
+    IN_USE: "other rows refer to the row of this {name}; remove them first",
     KEY_CHANGED: "{name} is not the one in the path; a row keeps its {name}",
 }
 

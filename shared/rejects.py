@@ -24,8 +24,8 @@ PAGE_ROWS = 2_000  # of an export, in memory at once: a raw record has up to 819
 LOAD_COLUMNS = (
     "id", "kind", "state", "table_name", "file_name", "file_size", "bucket", "generation", "run", "forced",
     "rows_read", "rows_inserted", "rows_updated", "rows_unchanged", "rows_rejected", "rows_pending",
-    "rows_rolled_back", "rejects_by_reason", "reason_code", "reason", "details", "last_id", "event_id",
-    "started_at", "finished_at", "forgotten_at",
+    "rows_rolled_back", "rows_deleted", "rejects_by_reason", "reason_code", "reason", "details", "last_id",
+    "event_id", "started_at", "finished_at", "forgotten_at",
 )  # fmt: skip  # one row of names reads better than 25 lines
 
 

@@ -1,60 +1,119 @@
-"""Bodies of requests: JSON that is exactly what was sent, or a problem; never a surprise further in."""
+"""What a request's body holds: JSON, one JSON value a line, or CSV; read whole, and judged by nobody yet."""
 
 from __future__ import annotations
 
+import csv
+import io
 import json
-from collections.abc import Collection
+import re
+from collections import Counter
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from functions.api import representations
+from functions.api.judging import LongInteger, Number
 from functions.api.problems import Problem
+from functions.api.representations import CSV, JSON, NDJSON
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
     from functions.api.messages import Request
+    from shared.dictionary import Table
 
+MEDIA_TYPES = (JSON, NDJSON, CSV)
 MERGE_PATCH = "application/merge-patch+json"
-BOM = b"\xef\xbb\xbf"
+# Python reads integers of at most 4,300 digits, and looks at longer ones in quadratic time where it is told to.
+MOST_DIGITS = 40
 
 
-class JsonNumber(float):
-    """A number with fraction or exponent, which keeps its digits: ``numeric`` and ``jsonb`` hold more than a float."""
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A record of a CSV body.
 
-    __slots__ = ("text",)
-    text: str
+    Attributes:
+        fields: by column, or None where their number is not that of the header.
+        raw: the fields as they came.
+    """
 
-    def __new__(cls, text: str) -> JsonNumber:
-        """The number that ``text`` is."""
-        number = super().__new__(cls, text)
-        number.text = text
-        return number
-
-
-class _Doubled(ValueError):
-    """An object has a name twice: which of the two is meant cannot be told (RFC 8259, 4)."""
+    fields: dict[str, str] | None
+    raw: Sequence[str]
 
 
-def read_json(request: Request, media_types: tuple[str, ...] = (representations.JSON,)) -> Any:
-    """What the body says: UTF-8, with or without BOM. A body without Content-Type is taken for JSON.
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """The items of a body.
+
+    Attributes:
+        items: values of JSON, or ``Line``.
+        places: JSON Pointer (RFC 6901) of each item, without its number.
+        numbered: whether it has one; an object alone has none.
+    """
+
+    items: list[Any]
+    places: str = "/data/"
+    numbered: bool = True
+
+    def pointer(self, index: int, member: str | None) -> str:
+        """Where in the body the item, or its member, stands."""
+        item = f"{self.places}{index}" if self.numbered else self.places
+        return item if member is None else item + token(member)
+
+
+def token(member: str) -> str:
+    """The part of a JSON Pointer that leads to a member (RFC 6901, 3 and 4)."""
+    return "/" + member.replace("~", "~0").replace("/", "~1")
+
+
+def media_type(request: Request, taken: Sequence[str] = MEDIA_TYPES) -> str:
+    """Which of ``taken`` the body is; JSON where nothing is said.
 
     Raises:
-        Problem: 415 for another media type or charset; 400 for what is no JSON (NaN is none) or has a name twice.
+        Problem: 415, with what is taken.
     """
-    _check_media_type(request, media_types)
-    try:
-        text = request.body.removeprefix(BOM).decode()
-        return json.loads(
-            text, parse_float=JsonNumber, parse_constant=_no_constant, object_pairs_hook=_object_without_doubles
+    name, _, parameters = request.headers.get("content-type", JSON).partition(";")
+    name = name.strip().lower()
+    charset = re.search(r"charset\s*=\s*\"?([^\s;\"]*)", parameters, re.IGNORECASE)
+    if name not in taken or (charset and charset[1].lower() not in ("utf-8", "utf8", "us-ascii")):
+        detail = f"The body may be {', '.join(taken)}, in UTF-8; its Content-Type says something else."
+        raise Problem(415, "request.media_type", detail, headers={"Accept-Post": ", ".join(taken)})
+    return name
+
+
+def rows(request: Request, table: Table) -> Sent:
+    """The rows that the body lists: ``{"data": [...]}``, ``{"data": {...}}``, a bare list or object; NDJSON; CSV.
+
+    Raises:
+        Problem: 400 when it cannot be read, 415 for another media type.
+    """
+    kind = media_type(request)
+    if kind == CSV:
+        return Sent(_records(request.body, table))
+    if kind == NDJSON:
+        return Sent(
+            [_line(text, number) for number, text in enumerate(_text(request.body).split("\n"), 1) if text.strip()]
         )
-    except _Doubled as error:
-        raise _malformed(f"an object has the name {str(error)[:100]!r} twice") from None
-    except UnicodeDecodeError as error:
-        raise _malformed(f"byte {error.start} is no UTF-8") from None
-    except json.JSONDecodeError as error:
-        raise _malformed(f"line {error.lineno} column {error.colno}: {error.msg}") from None
-    except RecursionError:
-        raise _malformed("arrays and objects nest too deep") from None
-    except ValueError:  # an integer of thousands of digits, or a constant
-        raise _malformed("a number is not one that can be held") from None
+    document = parse_json(request.body)
+    places = "/"
+    if type(document) is dict and "data" in document and (len(document) == 1 or "data" not in table.by_name):
+        if len(document) > 1:
+            other = next(name for name in document if name != "data")
+            raise malformed(f"Beside `data` the body has {other[:100]!r}, which means nothing here.")
+        document, places = document["data"], "/data/"
+    if type(document) is list:
+        return Sent(document, places)
+    if type(document) is dict:
+        return Sent([document], places.rstrip("/"), numbered=False)
+    raise malformed('The body is no list of rows: send {"data": [{...}, ...]}.')
+
+
+def read_json(request: Request, taken: Sequence[str] = (JSON,)) -> Any:
+    """The JSON document of the body.
+
+    Raises:
+        Problem: 400 when it cannot be read, 415 for another media type.
+    """
+    media_type(request, taken)
+    return parse_json(request.body)
 
 
 def read_object(request: Request, known: Collection[str]) -> dict[str, Any]:
@@ -65,38 +124,92 @@ def read_object(request: Request, known: Collection[str]) -> dict[str, Any]:
     """
     found = read_json(request)
     if not isinstance(found, dict):
-        raise Problem(400, "request.malformed", "The body must be one JSON object.")
+        raise malformed("The body must be one JSON object.")
     if unknown := sorted(set(found) - set(known)):
-        detail = f"There is no such member; known are {', '.join(known)}."
-        raise malformed("/" + unknown[0].replace("~", "~0").replace("/", "~1"), detail)
+        raise malformed_at(token(unknown[0]), f"There is no such member; known are {', '.join(known)}.")
     return found
 
 
-def malformed(pointer: str, detail: str) -> Problem:
-    """400 that points at the member."""
+def parse_json(body: bytes) -> Any:
+    """The JSON document of a body; numbers with a fraction come as ``Number``, very long integers as ``LongInteger``.
+
+    Raises:
+        Problem: 400, with the place.
+    """
+    return _decode(_text(body), "The body")
+
+
+def _line(text: str, number: int) -> Any:
+    return _decode(text, f"Line {number}")
+
+
+def _decode(text: str, what: str) -> Any:
+    try:
+        try:
+            return DECODER.decode(text)
+        except json.JSONDecodeError:
+            raise
+        except ValueError:  # an integer of more digits than Python reads
+            return PATIENT_DECODER.decode(text)
+    except json.JSONDecodeError as error:
+        raise malformed(f"{what} is no JSON: {error.msg} at line {error.lineno}, column {error.colno}.") from None
+    except RecursionError:
+        raise malformed(f"{what} nests too deep.") from None
+
+
+def _text(body: bytes) -> str:
+    try:
+        return body.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise malformed(f"The body is no UTF-8: byte {error.start} belongs to no character.") from None
+
+
+def _refuse(name: str) -> NoReturn:
+    raise malformed(f"The body is no JSON: {name} is no number.")
+
+
+def _long_integer(text: str) -> int | LongInteger:
+    return int(text) if len(text) <= MOST_DIGITS else LongInteger(text)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A member that comes twice has two values: none of them is silently the one that counts."""
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        (twice, _), *_ = Counter(name for name, _ in pairs).most_common(1)
+        raise malformed(f"The member {twice[:100]!r} comes twice in one object.")
+    return made
+
+
+DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_float=Number, parse_constant=_refuse)
+PATIENT_DECODER = json.JSONDecoder(
+    object_pairs_hook=_object, parse_float=Number, parse_constant=_refuse, parse_int=_long_integer
+)
+
+
+def _records(body: bytes, table: Table) -> list[Line]:
+    reader = csv.reader(io.StringIO(_text(body), newline=""), strict=True)
+    try:
+        header = [name.strip() for name in next(reader, [])]
+        if unknown := [name for name in header if name not in table.by_name]:
+            raise malformed(f"The CSV's first line names the columns; {table.api_name} has no {unknown[0][:100]!r}.")
+        if not header or len(set(header)) < len(header):
+            raise malformed("The CSV's first line names each column once.")
+        return [_record(header, fields) for fields in reader if fields]
+    except csv.Error as error:
+        raise malformed(f"Line {reader.line_num} is no CSV: {error}.") from None
+
+
+def _record(header: list[str], fields: list[str]) -> Line:
+    return Line(dict(zip(header, fields, strict=True)) if len(fields) == len(header) else None, fields)
+
+
+def malformed(detail: str) -> Problem:
+    """400: the body cannot be read."""
+    return Problem(400, "request.malformed", detail)
+
+
+def malformed_at(pointer: str, detail: str) -> Problem:
+    """400 that points at the member (RFC 6901)."""
     shown = pointer[:200].encode("utf-8", "replace").decode()
     return Problem(400, "request.malformed", detail, errors=[{"pointer": shown, "detail": detail}])
-
-
-def _check_media_type(request: Request, media_types: tuple[str, ...]) -> None:
-    media_type, _, parameters = request.headers.get("content-type", "").lower().partition(";")
-    charset = parameters.strip().removeprefix("charset=").strip('"')
-    if media_type.strip() not in ("", *media_types) or charset not in ("", "utf-8", "utf8"):
-        detail = f"Content-Type is not one that is taken here: {' or '.join(media_types)}, in UTF-8."
-        raise Problem(415, "request.media_type", detail, headers={"Accept": ", ".join(media_types)})
-
-
-def _malformed(what: str) -> Problem:
-    return Problem(400, "request.malformed", f"The body is not JSON that can be read: {what}.")
-
-
-def _no_constant(_name: str) -> NoReturn:
-    raise ValueError
-
-
-def _object_without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        names = [name for name, _ in pairs]
-        raise _Doubled(next(name for name in names if names.count(name) > 1))
-    return found

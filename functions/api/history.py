@@ -174,18 +174,20 @@ def _asked(call: Call) -> tuple[int, list[int] | None]:
     body = bodies.read_object(call.request, ("ingest_id", "rejects"))
     load_id, named = body.get("ingest_id"), body.get("rejects")
     if type(load_id) is not int or not 1 <= load_id <= pages.LARGEST_ID:
-        raise bodies.malformed("/ingest_id", "The id of a load is needed: a whole number.")
+        raise bodies.malformed_at("/ingest_id", "The id of a load is needed: a whole number.")
     if "rejects" not in body:
         return load_id, None
     if not isinstance(named, list) or not 1 <= len(named) <= MOST_REJECTS:
-        raise bodies.malformed("/rejects", f"A list of 1 to {MOST_REJECTS} reject ids is needed; leave it out for all.")
+        raise bodies.malformed_at(
+            "/rejects", f"A list of 1 to {MOST_REJECTS} reject ids is needed; leave it out for all."
+        )
     return load_id, [_record(load_id, index, text) for index, text in enumerate(named)]
 
 
 def _record(load_id: int, index: int, text: object) -> int:
     found = rejects.REJECT_ID.match(text) if isinstance(text, str) else None
     if not found or int(found[1]) != load_id:
-        raise bodies.malformed(f"/rejects/{index}", f"A reject of this load has an id such as {load_id}-345.")
+        raise bodies.malformed_at(f"/rejects/{index}", f"A reject of this load has an id such as {load_id}-345.")
     return int(found[2])
 
 

@@ -150,7 +150,7 @@ class Rows:
         judged = judging.judge_row(self._table, row, partial=partial, key_required=False)
         primary_key = self._table.primary_key
         if judged.values.get(primary_key, key) != key:
-            judged.faults.append(judging.column_fault(self._table, primary_key, reasons.KEY_CHANGED))
+            judged.faults.append(Fault(f"{primary_key}.{reasons.KEY_CHANGED}", primary_key))
         given = {GIVEN + column.name: column.name in judged.values for column in self._table.columns}
         values = dict.fromkeys(self._table.by_name) | judged.values | given | {KEY: key} | _placeholders(condition)
         return Write(statement, key, values, judged.faults, "/data" if enveloped else "", condition)
@@ -191,10 +191,14 @@ class Rows:
             raise _changed()
 
     def _refuse_faults(self, write: Write, lacking: Sequence[str]) -> None:
-        absent = [judging.column_fault(self._table, name, reasons.PARENT_MISSING) for name in lacking]
+        absent = [Fault(f"{name}.{reasons.PARENT_MISSING}", name) for name in lacking]
         if faults := write.faults + absent:
             errors = [
-                {"pointer": write.pointer + fault.pointer_suffix, "code": fault.code, "detail": fault.detail}
+                {
+                    "pointer": write.pointer + ("" if fault.member is None else bodies.token(fault.member)),
+                    "code": fault.code,
+                    "detail": reasons.describe(fault.code, self._table),
+                }
                 for fault in faults
             ]
             detail = f"The row breaks {len(errors)} of the data rules; nothing was changed."

@@ -27,6 +27,7 @@ create table ingest_status.ingest_status (
   rows_rejected bigint not null default 0,
   rows_pending bigint not null default 0,
   rows_rolled_back bigint not null default 0,
+  rows_deleted bigint not null default 0,
   rejects_by_reason jsonb not null default '{}',
   event_id text,
   event_source text,
@@ -35,7 +36,8 @@ create table ingest_status.ingest_status (
   details jsonb not null default '{}',
   forgotten_at timestamptz,
   unique (bucket, object_name, generation, run),
-  check (rows_read = rows_inserted + rows_updated + rows_unchanged + rows_rejected + rows_pending + rows_rolled_back)
+  constraint rows_add_up check (rows_read = rows_inserted + rows_updated + rows_unchanged + rows_rejected
+    + rows_pending + rows_rolled_back + rows_deleted)
 );
 comment on table ingest_status.ingest_status is 'One row per load that ended: a file, a batch, or rows judged again.';
 comment on column ingest_status.ingest_status.file_name is 'Name of the object, or null for a batch.';

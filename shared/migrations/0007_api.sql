@@ -47,7 +47,7 @@ create index on ingest_status.ingest_status (id) where kind <> 'batch';
 create index on ingest_status.ingest_status (id) where state <> 'loaded';
 
 grant select on api_access.keys to rowdock_api;
-grant select, insert, delete on api_access.idempotency to rowdock_api;
+grant select, insert, update, delete on api_access.idempotency to rowdock_api;
 grant select, insert, update on ingest_status.dead_letters to rowdock_api;
 grant select, delete on ingest_status.dead_letters to rowdock_ingest;  -- whose sweep forgets them
 grant usage on sequence ingest_status.dead_letters_id_seq to rowdock_api;
