@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import psycopg2
 from numpy.typing import NDArray
 
 from functions.ingest import dialect, history, source, thresholds
@@ -29,6 +30,7 @@ from shared.errors import (
     RowdockError,
     UnknownTable,
 )
+from shared.postgres import translate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -68,8 +70,16 @@ def load_object(services: Services, wanted: ObjectFinalized, *, force: bool = Fa
         except RowdockError as error:
             _finish_failed(attempt, error)
             raise
+        return fields | _finish_done(attempt, fields)
+
+
+def _finish_done(attempt: Attempt, fields: dict[str, Any]) -> dict[str, str]:
+    """The load has its history: that its attempt's end cannot be written is a matter for the log line."""
+    try:
         attempt.finish(fields["state"], fields.get("reason_code"))
-        return fields
+    except psycopg2.Error as error:
+        return {"attempt_not_finished": translate(error).code}
+    return {}
 
 
 def _finish_failed(attempt: Attempt, error: RowdockError) -> None:
@@ -249,15 +259,19 @@ class _Loading:
         is_parent = bool(self.services.dictionary.children_of(table.key))
         if not parked and not (is_parent and self.load.counts.inserted):
             return {}
-        with self.side.cursor() as cursor:
-            cursor.execute("select exists (select from ingest_status.pending)")
-            if not cursor.fetchone()[0]:  # type: ignore[index]  # a select exists gives one row
-                return {}
         try:
-            self.services.send(events.make(events.PENDING_DRAIN, {}))
+            if self._any_waits():
+                self.services.send(events.make(events.PENDING_DRAIN, {}))
         except RowdockError as error:
             return {"drain_not_sent": error.code}
+        except psycopg2.Error as error:
+            return {"drain_not_sent": translate(error).code}
         return {}
+
+    def _any_waits(self) -> bool:
+        with self.side.cursor() as cursor:
+            cursor.execute("select exists (select from ingest_status.pending)")
+            return bool(cursor.fetchone()[0])  # type: ignore[index]  # a select exists gives one row
 
 
 class _Writer:

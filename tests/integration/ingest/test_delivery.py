@@ -15,7 +15,9 @@ from typing import Any
 
 import pytest
 
-from functions.ingest import work
+from functions.ingest import load, work
+from shared import dictionary, events
+from shared.dictionary import Dictionary
 from shared.errors import DatabaseBusy, DatabaseUnavailable, RowdockError, StoreUnavailable, TransientError
 from shared.events import Event
 from shared.postgres import Database
@@ -267,6 +269,30 @@ def test_an_overwrite_during_the_read_never_mixes_two_generations(loaded_parents
     dock.deliver("employees.csv", overwriting.generation)
     assert {row[1].split()[0] for row in dock.employees()} == {"Second"}
     assert dock.rollup_is_right()
+
+
+def test_a_load_that_is_asked_for_takes_a_generation_that_is_a_number(dock: Dock) -> None:
+    """JSON made a number of it, as it does of Cloud Storage's: compared as text, it is the current one or it is not."""
+    dock.put("jobs.csv", b"1,Engineer\n")
+    numbered = with_store(dock, Numbered(dock.services.store, "1700000000000001"))
+    asked = {"bucket": dock.bucket, "name": "jobs.csv", "generation": 1700000000000001}
+    assert numbered.ask(events.LOAD, asked)["state"] == "loaded"
+
+
+class Numbered:
+    """A store whose generations are digits, as Cloud Storage's are."""
+
+    def __init__(self, store: Any, number: str) -> None:
+        self._store, self._number = store, number
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    def stat(self, bucket: str, name: str, *rest: Any) -> Any:
+        return dataclasses.replace(self._store.stat(bucket, name, *rest), generation=self._number)
+
+    def open_read(self, bucket: str, name: str, _number: str, *rest: Any) -> Any:
+        return self._store.open_read(bucket, name, self._store.stat(bucket, name).generation, *rest)
 
 
 def test_two_generations_out_of_order_end_with_the_newer(loaded_parents: Dock) -> None:

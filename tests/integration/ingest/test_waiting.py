@@ -12,6 +12,7 @@ import pytest
 from functions.ingest import drain, load, work
 from shared import dictionary, events
 from shared.errors import SettingsError
+from tests.conftest import TestDatabase
 from tests.integration.ingest.conftest import JOBS, Dock
 
 EARLY = b"5,Early Bird,2021-11-07T02:48:42Z,9,1\n"
@@ -210,6 +211,33 @@ def test_a_load_that_committed_is_acknowledged_although_nothing_takes_its_wake_u
     alone.drop("departments.csv", b"9,Nine\n")
     alone.ask(events.SWEEP)
     assert names(dock) == ["Early Bird"]
+
+
+def test_a_load_that_committed_is_acknowledged_although_its_side_connection_is_lost(
+    database: TestDatabase, waiting: Dock
+) -> None:
+    """The server ends it while the load commits: the department is in, the log line says what could not be done."""
+    with database.connect("superuser") as conn, conn.cursor() as cursor:
+        cursor.execute(LOSE_THE_OTHER_CONNECTIONS)
+    conn.close()
+    fields = waiting.drop("departments.csv", b"9,Nine\n")
+    assert (fields["state"], fields["drain_not_sent"]) == ("loaded", "database.unavailable")
+    assert fields["attempt_not_finished"] == "database.unavailable"
+    database.query("drop trigger lose_the_others on ingest_status.ingest_status", role="superuser")
+    waiting.ask(events.SWEEP)
+    assert names(waiting) == ["Early Bird"]
+
+
+LOSE_THE_OTHER_CONNECTIONS = """
+    create function public.lose_the_others() returns trigger language plpgsql security definer as $$
+    begin
+      perform pg_terminate_backend(pid, 5000) from pg_stat_activity
+      where datname = current_database() and application_name = 'ingest-test' and pid <> pg_backend_pid();
+      return null;
+    end $$;
+    create constraint trigger lose_the_others after insert on ingest_status.ingest_status
+      deferrable initially deferred for each row execute function public.lose_the_others();
+"""
 
 
 def test_a_drain_whose_rows_vanish_under_it_goes_on(waiting: Dock, monkeypatch: pytest.MonkeyPatch) -> None:
