@@ -9,7 +9,7 @@ import numpy as np
 import psycopg2
 from numpy.typing import NDArray
 
-from functions.ingest import dialect, history, source, thresholds
+from functions.ingest import dialect, history, source, thresholds, waiting_doubles
 from functions.ingest.copy_binary import Fixed, tuples
 from functions.ingest.history import Attempt, Load
 from functions.ingest.judge import PENDING, REJECTED, Judge, Judged
@@ -286,6 +286,7 @@ class _Writer:
         self._doubles = self._waiting_doubles = self._staged = 0
         self._seen = SeenKeys()
         self._live = LiveKeys(loading.side, statements)
+        self._dialect: dialect.Dialect
         self.names_rejects = False
 
     def stream(self, info: ObjectInfo) -> None:
@@ -297,7 +298,7 @@ class _Writer:
                 text = source.decoded(raw, self._statements.table, name=info.name)
                 decoded = Peeked(text, HEAD_BYTES)
                 self._note_transformations(text)
-                found = dialect.detect(self._statements.table, decoded.head, decoded.at_end)
+                found = self._dialect = dialect.detect(self._statements.table, decoded.head, decoded.at_end)
                 load.columns, load.delimiter = list(found.fields), found.delimiter.decode()
                 if found.ignored:
                     load.details["ignored_columns"] = list(found.ignored)
@@ -398,6 +399,8 @@ class _Writer:
                 counts.unchanged += self._staged - updated - inserted
                 thresholds.check_updates(self._limits, updated, rows_before)
             self._settle(cursor, s.reject_doubles(), reason, self._doubles)
+            if self._waiting_doubles:
+                waiting_doubles.drop_same(self._conn, s, self._dialect)
             self._settle(cursor, s.reject_waiting_doubles(), reason, self._waiting_doubles)
 
     def _ensure_stage(self, cursor: Any) -> None:

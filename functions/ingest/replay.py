@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +12,7 @@ from psycopg2 import sql
 from functions.ingest.dialect import Dialect
 from functions.ingest.judge import ACCEPTED, PENDING, REJECTED, Judge, Judged
 from functions.ingest.load import merge_stage, parent_lookup
-from functions.ingest.sender import COPY_HEADER, COPY_TRAILER
+from functions.ingest.sender import copy_in
 from functions.ingest.statements import PENDING_COLUMNS, REJECT_COLUMNS, Statements
 
 if TYPE_CHECKING:
@@ -85,17 +84,12 @@ def bring_in(cursor: Any, source: Origin, judged: Judged, counts: Counts) -> NDA
         return accepted
     cursor.execute("drop table if exists pg_temp.stage")
     cursor.execute(source.statements.create_stage())
-    copy_in(cursor, source.statements.targets()["stage"].copy_sql, judged.encode_staged(accepted))
+    copy_in(cursor, source.statements.copy_staged(), judged.encode_staged(accepted))
     updated, inserted = merge_stage(cursor, source.statements)
     counts.updated += updated
     counts.inserted += inserted
     counts.unchanged += len(accepted) - updated - inserted
     return accepted
-
-
-def copy_in(cursor: Any, copy_sql: sql.Composable, tuples: bytes) -> None:
-    """One COPY of whole binary tuples."""
-    cursor.copy_expert(copy_sql, io.BytesIO(COPY_HEADER + tuples + COPY_TRAILER), 1 << 20)
 
 
 def note_rejected(cursor: Any, source: Origin, judged: Judged, counts: Counts) -> NDArray[np.int64]:

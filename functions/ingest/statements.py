@@ -66,7 +66,6 @@ class Statements:
 
     def targets(self) -> dict[str, Target]:
         """Where a load's kinds of tuples go; rows that a clean file consists of first."""
-        stage = sql.Identifier("pg_temp", "stage")
         doubles = sql.Identifier("pg_temp", "doubles")
         waiting_doubles = sql.Identifier("pg_temp", "waiting_doubles")
         mended = sql.Identifier("pg_temp", "mended")
@@ -77,7 +76,7 @@ class Statements:
             "rows": Target(self._copy(self.name, all_columns)),
             "rejects": Target(self._copy(rejects, REJECT_COLUMNS)),
             "pending": Target(self._copy(pending, PENDING_COLUMNS)),
-            "stage": Target(self._copy(stage, sql.SQL("{}, record_number").format(all_columns)), self.create_stage()),
+            "stage": Target(self.copy_staged(), self.create_stage()),
             "doubles": Target(
                 self._copy(
                     doubles,
@@ -98,11 +97,15 @@ class Statements:
             ),
         }
 
-    def create_stage(self) -> sql.Composable:
-        """The temporary table of rows that may be in the table already."""
-        return sql.SQL("create temporary table stage ({}, record_number bigint not null) on commit drop").format(
-            self._typed()
+    def create_stage(self, name: str = "stage") -> sql.Composable:
+        """The temporary table of rows that may be in the table already, or another one of its columns."""
+        return sql.SQL("create temporary table {} ({}, record_number bigint not null) on commit drop").format(
+            sql.Identifier(name), self._typed()
         )
+
+    def copy_staged(self, name: str = "stage") -> sql.Composable:
+        """COPY into the temporary table that ``create_stage`` made."""
+        return self._copy(sql.Identifier("pg_temp", name), sql.SQL("{}, record_number").format(self.columns()))
 
     def _same(self, left: str, right: str) -> sql.Composable:
         return sql.SQL("({}) is not distinct from ({})").format(self.columns(left), self.columns(right))
@@ -179,7 +182,10 @@ class Statements:
         ).format(name=self.name, key=self.key, type=self.key_type, columns=PENDING_COLUMNS)
 
     def reject_waiting_doubles(self) -> sql.Composable:
-        """Reject the waiting doubles that differ from the parked record of their key; the rest are unchanged."""
+        """Reject the waiting doubles that differ from the parked record of their key; the rest are unchanged.
+
+        Those that are the same in other words were taken out before (``waiting_doubles.drop_same``).
+        """
         return sql.SQL(
             """
             {rejects}
@@ -190,6 +196,20 @@ class Statements:
                               and p.table_name = d.table_name and p.row_key = d.row_key and p.raw = d.raw)
             """
         ).format(rejects=INSERT_REJECTS)
+
+    def reworded_waiting_doubles(self) -> sql.Composable:
+        """Record number, text, and the text of the parked record of the same key, of those where these differ."""
+        return sql.SQL(
+            "select d.record_number, d.raw, p.raw from pg_temp.waiting_doubles d join ingest_status.pending p"
+            " on p.load_id = d.load_id and p.table_name = d.table_name and p.row_key = d.row_key and p.raw <> d.raw"
+        )
+
+    def drop_same_waiting_doubles(self) -> sql.Composable:
+        """Take out the waiting doubles whose values, in ``again``, are those of the parked record, in ``held``."""
+        return sql.SQL(
+            "delete from pg_temp.waiting_doubles d using pg_temp.held h, pg_temp.again a"
+            " where h.record_number = d.record_number and a.record_number = d.record_number and {same}"
+        ).format(same=self._same("h", "a"))
 
     def remember_live_rows(self) -> sql.Composable:
         """Note with each row that this load parked what the live row of its key looks like now."""

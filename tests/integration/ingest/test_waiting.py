@@ -112,6 +112,26 @@ def test_of_two_rows_of_one_id_in_a_file_the_first_waits(dock: Dock) -> None:
     assert [reasons for _, reasons, _ in dock.rejects()] == [["id.duplicate"]]
 
 
+def test_an_identical_double_that_waits_is_unchanged_however_it_is_written(dock: Dock) -> None:
+    """Quotes, blanks and zones do not make it another row; other content does, of a row whose first record waits."""
+    same = b'5,"Early Bird", 2021-11-07T03:48:42+01:00 ,9,1\n'
+    other = b'5,"Early Birds",2021-11-07T02:48:42Z,9,1\n'
+    fields = dock.drop("employees.csv", EARLY + same + other + same.replace(b"5,", b"6,", 1))
+    assert (fields["rows_pending"], fields["rows_unchanged"], fields["rows_rejected"]) == (2, 1, 1)
+    assert dock.rejects() == [(3, ["id.duplicate"], other.decode().strip())]
+
+
+def test_many_waiting_doubles_are_compared_in_bounded_batches(dock: Dock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every batch is compared, and every row has its end."""
+    monkeypatch.setattr("functions.ingest.waiting_doubles.BATCH_ROWS", 7)
+    rows = [b"%d,Name,2021-11-07T02:48:42Z,9,1\n" % n for n in range(1, 51)]
+    same = [row.replace(b"Name", b'"Name"') for row in rows[:30]]
+    other = [row.replace(b"Name", b"Other") for row in rows[30:]]
+    fields = dock.drop("employees.csv", b"".join(rows + same + other))
+    assert (fields["rows_pending"], fields["rows_unchanged"], fields["rows_rejected"]) == (50, 30, 20)
+    assert [line for line, _, _ in dock.rejects()] == list(range(81, 101))
+
+
 def test_waiting_ends_after_its_time(waiting: Dock) -> None:
     """Past the dictionary's pending_days the row is rejected, and can be mended like any other."""
     days = waiting.services.dictionary.tables["hired_employees"].pending_days
