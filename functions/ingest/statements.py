@@ -216,4 +216,5 @@ class Statements:
         return sql.SQL(
             "update ingest_status.pending p set live_hash = md5(t::text) from {name} t"
             " where p.load_id = %(load_id)s and p.table_name = %(table)s and t.{key} = p.row_key::{type}"
+            " and (%(numbers)s::bigint[] is null or p.record_number = any(%(numbers)s))"
         ).format(name=self.name, key=self.key, type=self.key_type)

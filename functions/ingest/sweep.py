@@ -45,13 +45,13 @@ def sweep(services: Services) -> dict[str, Any]:
 
 
 def _expire(conn: connection, table: Table) -> int:
-    with conn.cursor() as cursor:
-        return parked.reject_parked(
-            cursor,
-            sql.SQL("p.waits_on || '.expired'"),
-            "p.table_name = %(table)s and p.parked_at < now() - make_interval(days => %(days)s)",
-            {"table": table.key, "days": table.pending_days},
-        )
+    return parked.end_waiting(
+        conn,
+        sql.SQL("p.waits_on || '.expired'"),
+        sql.SQL("p.table_name = %(table)s and p.parked_at < now() - make_interval(days => %(days)s)"),
+        {"table": table.key, "days": table.pending_days},
+        {"why": "expired"},
+    )
 
 
 def _forget_rejects(conn: connection, table: Table) -> int:

@@ -80,12 +80,15 @@ create table ingest_status.rejects (
   byte_length integer not null,
   reasons text[] not null,
   raw text not null,
+  live_hash text,
   closed_as text check (closed_as in ('mended', 're-driven', 'dismissed')),
   closed_at timestamptz,
   closed_by_load bigint,
   primary key (load_id, record_number)
 );
 comment on table ingest_status.rejects is 'One row per rejected record, with every reason; its id is load_id-record_number.';
+comment on column ingest_status.rejects.live_hash is
+  'Of a record that waited: md5 of the live row of its key when it was parked, empty if there was none.';
 
 create table ingest_status.pending (
   load_id bigint not null,
