@@ -118,7 +118,6 @@ def _load_or_record(
 def record_without_rows(services: Services, load: Load) -> dict[str, Any]:
     """Write the history of a load that brought no row, unless this generation has its history already."""
     load.counts = history.Counts()
-    load.id = None
     if load.generation is None:
         return load.as_fields()  # nothing names what was announced: the log line is all there is to say
     with services.database.transaction(deadline_s=60, lock_wait_s=LOCK_WAIT_S) as conn:
@@ -128,6 +127,8 @@ def record_without_rows(services: Services, load: Load) -> dict[str, Any]:
             return load.as_fields() | {"state": "duplicate"}
         load.run = before[0] + 1 if before else 1
         history.record(conn, load)
+        if load.state == "refused":
+            close_earlier_generations(conn, load)
     return load.as_fields()
 
 
@@ -164,10 +165,12 @@ class _Loading:
                 return self._superseded(conn, str(announced))
             if announced is None and self._is_done(conn, load.generation):
                 return load.as_fields() | {"state": "duplicate"}
+            load.id = history.next_load_id(conn)
             load.file_size, load.etag, load.crc32c = info.size, info.etag, info.crc32c
             if info.size == 0:
                 load.state, load.reason_code, load.reason = "ignored", "file.empty", "the object has no bytes"
                 history.record(conn, load)
+                close_earlier_generations(conn, load)
                 return load.as_fields()
             table = self.services.dictionary.table_for_object(str(load.object_name))
             load.table_name = table.key
@@ -207,7 +210,7 @@ class _Loading:
         load = self.load
         with conn.cursor() as cursor:  # a restore of this table holds it exclusively while it applies
             cursor.execute("select pg_advisory_xact_lock_shared(hashtextextended(%s, 0))", (f"table:{table.key}",))
-        load.id = history.next_load_id(conn)
+        load_id = int(load.id or 0)  # run() took it
         statements = Statements(table)
         limits = thresholds.Limits.of(table, forced=load.forced)
         rows_before = thresholds.rows_before(conn, statements, limits)
@@ -222,7 +225,7 @@ class _Loading:
         parked = load.counts.pending
         close_earlier_generations(conn, load)
         if parked:
-            after_parking(conn, statements, load.id)
+            after_parking(conn, statements, load_id)
         if writer.names_rejects:
             self._close_mended(conn, table)
         history.record(conn, load)

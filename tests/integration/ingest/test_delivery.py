@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -94,9 +95,12 @@ def deliver_until_done(dock: Dock, event: Event) -> dict[str, Any]:
                 raise
 
 
+PARENTS = ("departments.csv", "jobs.csv")
+
+
 def without_parents(state: dict[str, Any]) -> dict[str, Any]:
     """History of the files under test: the parents' own loads are not compared."""
-    return state | {"history": [h for h in state["history"] if "emplo" in h["object_name"]]}
+    return state | {"history": [h for h in state["history"] if h["object_name"] not in PARENTS]}
 
 
 def start_worker(dock: Dock, storage_url: str, database_url: str, event: Event, die_at: str = "") -> Any:
@@ -320,6 +324,56 @@ def test_rows_that_wait_from_an_older_generation_are_superseded_with_it(dock: Do
     dock.parents()
     dock.run_sent()
     assert [row[1] for row in dock.employees()] == ["Newer 1", "Newer 2"]
+
+
+NEWER_GENERATIONS = {
+    "empty": (b"", "ignored"),
+    "refused": (b"id,employee_name,wage\n1,a,2\n", "refused"),
+    "rolled back": (b"1,Name,2021-11-07,1,1\n", "rolled_back"),
+}
+
+
+@pytest.mark.parametrize(("content", "state"), NEWER_GENERATIONS.values(), ids=NEWER_GENERATIONS)
+def test_rows_that_wait_are_superseded_by_a_newer_generation_that_brings_no_row(
+    make_dock: Callable[..., Dock], content: bytes, state: str
+) -> None:
+    """It is the current one all the same; the rows are rejects of their own load, and history says what ended them."""
+    tables = dictionary.load()
+    strict = dataclasses.replace(tables.tables["hired_employees"], max_errors=0)
+    dock = make_dock(Dictionary({**tables.tables, "hired_employees": strict}))
+    older = dock.drop("employees.csv", lines(1, 3, "Older"))["load_id"]
+    dock.drop("other-employees.csv", lines(11, 11, "Other"))
+    newer = dock.drop("employees.csv", content)
+    assert newer["state"] == state
+    assert [row[1] for row in dock.pending()] == ["11"]
+    (told,) = [h for h in dock.history() if h["details"].get("of_load") == older]
+    assert (told["rows_read"], told["rejects_by_reason"]) == (3, {"record.superseded": 3})
+    assert told["details"] == {"of_load": older, "why": "superseded", "by_load": newer["load_id"]}
+
+
+def test_a_refused_generation_supersedes_nothing_that_came_after_it(
+    dock: Dock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between its refusal and its history a newer generation is loaded, whose rows go on waiting."""
+    record = load.record_without_rows
+
+    def overtaken(*refused: Any) -> dict[str, Any]:
+        dock.drop("employees.csv", lines(1, 2, "Newer"))
+        return record(*refused)
+
+    monkeypatch.setattr(load, "record_without_rows", overtaken)
+    assert dock.drop("employees.csv", b"id,employee_name,wage\n1,a,2\n")["state"] == "refused"
+    assert [row[1] for row in dock.pending()] == ["1", "2"]
+
+
+def test_a_deleted_object_leaves_its_rows_waiting(dock: Dock) -> None:
+    """No newer generation says otherwise, and files never delete rows."""
+    generation = dock.put("employees.csv", lines(1, 2))
+    dock.deliver("employees.csv", generation)
+    gone = dock.put("employees.csv", b"")
+    dock.services.store.delete(dock.bucket, "employees.csv")
+    assert dock.deliver("employees.csv", gone)["state"] == "superseded"
+    assert len(dock.pending()) == 2
 
 
 def test_an_object_that_is_gone_is_recorded_as_superseded(dock: Dock) -> None:
