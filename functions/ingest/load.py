@@ -14,7 +14,7 @@ from functions.ingest.copy_binary import Fixed, tuples
 from functions.ingest.history import Attempt, Load
 from functions.ingest.judge import PENDING, REJECTED, Judge, Judged
 from functions.ingest.live_keys import LiveKeys
-from functions.ingest.parked import after_parking, close_earlier_generations
+from functions.ingest.parked import after_parking, close_earlier_generations, supersede_older
 from functions.ingest.peeked import Peeked
 from functions.ingest.seen_keys import SeenKeys
 from functions.ingest.sender import Sender
@@ -395,6 +395,8 @@ class _Writer:
                 cursor.execute(s.park_first_waiting_doubles(), reason)
                 counts.pending += cursor.rowcount
                 self._waiting_doubles -= cursor.rowcount
+            straight, staged = counts.inserted > 0, self._staged > 0
+            supersede_older(self._conn, s, int(self._load.id or 0), written=straight, staged=staged)
             if self._staged:
                 updated, inserted = merge_stage(cursor, s)
                 counts.updated += updated

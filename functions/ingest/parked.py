@@ -108,7 +108,9 @@ def leave_wakeups(cursor: Any, statements: Statements) -> None:
     cursor.execute("insert into ingest_status.wakeups (parent_table) select unnest(%s::text[])", (parents,))
 
 
-def supersede_older(conn: connection, statements: Statements, load_id: int, *, staged: bool) -> None:
+def supersede_older(
+    conn: connection, statements: Statements, load_id: int, *, written: bool = False, staged: bool = False
+) -> None:
     """Parked rows of earlier loads are over whose keys this load has met: written, or staged and perhaps unchanged.
 
     To be called before the stage is merged: a drain that is bringing such a row in is waited for here, and what it
@@ -120,11 +122,12 @@ def supersede_older(conn: connection, statements: Statements, load_id: int, *, s
             "select exists (select from ingest_status.pending where table_name = %(table)s and load_id < %(load_id)s)",
             parameters,
         )
-        if not cursor.fetchone()[0]:  # type: ignore[index]  # a select exists gives one row
+        if not (written or staged) or not cursor.fetchone()[0]:  # type: ignore[index]  # a select exists gives one row
             return
         if staged:
             cursor.execute("analyze pg_temp.stage")
-    end_waiting(conn, SUPERSEDED, statements.parked_keys_met(staged=staged), parameters, superseded_by(load_id))
+    met = statements.parked_keys_met(written=written, staged=staged)
+    end_waiting(conn, SUPERSEDED, met, parameters, superseded_by(load_id))
 
 
 def close_earlier_generations(conn: connection, load: Load) -> None:

@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from functions.ingest import history, parked, replay
 from functions.ingest.history import Load
+from functions.ingest.judge import REJECTED, Judged
 from functions.ingest.replay import Origin, Record
 from shared import events
 from shared.errors import EventRefused, ObjectNotFound
@@ -106,6 +109,7 @@ def _redrive_batch(
     judged = replay.judge(services, side, source, records)
     replay.reject_repeated(judged, source.statements.table.primary_key)
     with conn.cursor() as cursor:
+        _reject_superseded(cursor, source, judged)
         accepted = replay.bring_in(cursor, source, judged, load.counts)
         cursor.execute(
             "update ingest_status.rejects set closed_as = 're-driven', closed_at = clock_timestamp(),"

@@ -218,3 +218,46 @@ class Statements:
             " where p.load_id = %(load_id)s and p.table_name = %(table)s and t.{key} = p.row_key::{type}"
             " and (%(numbers)s::bigint[] is null or p.record_number = any(%(numbers)s))"
         ).format(name=self.name, key=self.key, type=self.key_type)
+
+    def parked_keys_met(self, *, written: bool, staged: bool) -> sql.Composable:
+        """Condition over parked rows ``p`` of earlier loads: this load has written, or staged, a row of the same key.
+
+        One of the two at least. Each is a plain join, which is linear however many rows either side has; an OR of two
+        EXISTS need not be.
+        """
+        older = sql.SQL(
+            "select o.load_id, o.record_number from ingest_status.pending o join {met} m on {same}"
+            " where o.table_name = %(table)s and o.load_id < %(load_id)s"
+        )
+        key = sql.SQL("m.{}").format(self.key)
+        as_value = sql.SQL("{} = o.row_key::{}").format(key, self.key_type)
+        live = older.format(met=self.name, same=as_value) + sql.SQL(" and m.xmin = pg_current_xact_id()::xid")
+        # An integer has one text, and the index on parked keys has texts: few staged rows then find theirs among many.
+        is_integer = self.table.key_column.kind in ("integer", "bigint")
+        same = sql.SQL("o.row_key = {}::text").format(key) if is_integer else as_value
+        stage = older.format(met=sql.Identifier("pg_temp", "stage"), same=same)
+        met = [keys for keys, is_met in ((live, written), (stage, staged)) if is_met]
+        return sql.SQL("(p.load_id, p.record_number) in ({})").format(sql.SQL(" union all ").join(met))
+
+    def lock_live_rows(self) -> sql.Composable:
+        """Hold the live rows of the keys in the parameter, a list, against other writers until the transaction ends."""
+        return sql.SQL(
+            "select from {name} t where t.{key} = any(%(keys)s::{type}[]) order by t.{key} for no key update"
+        ).format(name=self.name, key=self.key, type=self.key_type)
+
+    def superseded_rejects(self) -> sql.Composable:
+        """Which of the rejects ``numbers``, whose keys are ``keys``, must not go in any more.
+
+        The live row changed since they were parked (not asked of one that was rejected for that, and was named
+        nevertheless), or a row of the same key waits that is of the same load or a later one.
+        """
+        return sql.SQL(
+            """
+            select k.number from unnest(%(numbers)s::bigint[], %(keys)s::text[]) k (number, key)
+            join ingest_status.rejects r on r.load_id = %(load_id)s and r.record_number = k.number
+            where (r.live_hash is not null and not 'record.superseded' = any(r.reasons)
+                   and r.live_hash <> coalesce((select md5(t::text) from {name} t where t.{key} = k.key::{type}), ''))
+               or exists (select from ingest_status.pending n where n.table_name = %(table)s and n.row_key = k.key
+                          and n.load_id >= %(load_id)s)
+            """
+        ).format(name=self.name, key=self.key, type=self.key_type)
