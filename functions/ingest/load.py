@@ -405,8 +405,11 @@ class _Writer:
                 thresholds.check_updates(self._limits, updated, rows_before)
             self._settle(cursor, s.reject_doubles(), reason, self._doubles)
             if self._waiting_doubles:
-                waiting_doubles.drop_same(self._conn, s, self._dialect)
+                # Statistics know nothing of what this load parked: a nested loop may be chosen that reads it for each.
+                cursor.execute("set local enable_nestloop = off")
+                waiting_doubles.drop_same(self._conn, s, self._dialect, int(self._load.id or 0))
             self._settle(cursor, s.reject_waiting_doubles(), reason, self._waiting_doubles)
+            cursor.execute("set local enable_nestloop to default")
 
     def _ensure_stage(self, cursor: Any) -> None:
         cursor.execute("select to_regclass('pg_temp.stage') is null")

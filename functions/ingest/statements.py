@@ -192,8 +192,8 @@ class Statements:
             select d.load_id, d.record_number, d.line_number, d.byte_offset, d.byte_length, array[%(reason)s],
                    left(d.raw, 8192)
             from pg_temp.waiting_doubles d
-            where not exists (select from ingest_status.pending p where p.load_id = d.load_id
-                              and p.table_name = d.table_name and p.row_key = d.row_key and p.raw = d.raw)
+            where not exists (select from ingest_status.pending p where p.load_id = %(load_id)s
+                              and p.row_key = d.row_key and p.raw = d.raw)
             """
         ).format(rejects=INSERT_REJECTS)
 
@@ -201,7 +201,7 @@ class Statements:
         """Record number, text, and the text of the parked record of the same key, of those where these differ."""
         return sql.SQL(
             "select d.record_number, d.raw, p.raw from pg_temp.waiting_doubles d join ingest_status.pending p"
-            " on p.load_id = d.load_id and p.table_name = d.table_name and p.row_key = d.row_key and p.raw <> d.raw"
+            " on p.load_id = %(load_id)s and p.row_key = d.row_key and p.raw <> d.raw"
         )
 
     def drop_same_waiting_doubles(self) -> sql.Composable:

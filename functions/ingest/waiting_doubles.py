@@ -23,7 +23,7 @@ BATCH_BYTES = 4 << 20
 FETCHED_ROWS = 32  # a record may have a megabyte
 
 
-def drop_same(conn: connection, statements: Statements, dialect: Dialect) -> None:
+def drop_same(conn: connection, statements: Statements, dialect: Dialect, load_id: int) -> None:
     """Take those out of ``pg_temp.waiting_doubles`` whose values equal those of the parked record of their key.
 
     Equal texts are equal rows: only where they differ are both judged again, for PostgreSQL to compare their values.
@@ -34,7 +34,7 @@ def drop_same(conn: connection, statements: Statements, dialect: Dialect) -> Non
         cursor.execute("analyze pg_temp.waiting_doubles")
         for name in ("held", "again"):
             cursor.execute(statements.create_stage(name))
-        reworded.execute(statements.reworded_waiting_doubles())
+        reworded.execute(statements.reworded_waiting_doubles(), {"load_id": load_id})
         for batch in _batches(reworded):
             numbers, again, held = zip(*batch, strict=True)
             _stage(cursor, statements, judge, "again", numbers, again)
