@@ -191,19 +191,14 @@ def _reject_superseded(cursor: Any, source: Origin, numbers: list[int]) -> int:
         ).format(name=s.name, key=s.key, type=s.key_type),
         batch,
     )
-    changed = (
-        sql.SQL("(select md5(t::text) from {name} t where t.{key} = p.row_key::{type}) is distinct from p.live_hash")
-        .format(name=s.name, key=s.key, type=s.key_type)
-        .as_string(cursor)
-    )
-    return parked.reject_parked(
-        cursor,
-        parked.SUPERSEDED,
-        f"p.load_id = %(load_id)s and p.record_number = any(%(numbers)s) and ({changed} or exists"
-        " (select from ingest_status.pending n where n.table_name = %(table)s and n.row_key = p.row_key"
-        " and n.load_id > p.load_id))",
-        batch,
-    )
+    changed_or_again = sql.SQL(
+        "p.load_id = %(load_id)s and p.record_number = any(%(numbers)s)"
+        " and ((select md5(t::text) from {name} t where t.{key} = p.row_key::{type}) is distinct from p.live_hash"
+        "  or exists (select from ingest_status.pending n where n.table_name = %(table)s and n.row_key = p.row_key"
+        "   and n.load_id > p.load_id))"
+    ).format(name=s.name, key=s.key, type=s.key_type)
+    ended = parked.reject_parked(cursor, parked.SUPERSEDED, changed_or_again, batch)
+    return sum(count for *_, count in ended)
 
 
 def _judge_rest(

@@ -6,14 +6,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import psycopg2
 from numpy.typing import NDArray
 
-from functions.ingest import dialect, history, source, thresholds
+from functions.ingest import dialect, history, source, thresholds, waiting_doubles
 from functions.ingest.copy_binary import Fixed, tuples
 from functions.ingest.history import Attempt, Load
 from functions.ingest.judge import PENDING, REJECTED, Judge, Judged
 from functions.ingest.live_keys import LiveKeys
-from functions.ingest.parked import after_parking, close_earlier_generations
+from functions.ingest.parked import after_parking, close_earlier_generations, supersede_older
 from functions.ingest.peeked import Peeked
 from functions.ingest.seen_keys import SeenKeys
 from functions.ingest.sender import Sender
@@ -29,6 +30,7 @@ from shared.errors import (
     RowdockError,
     UnknownTable,
 )
+from shared.postgres import translate
 from shared.reasons import EXISTS
 
 if TYPE_CHECKING:
@@ -69,8 +71,16 @@ def load_object(services: Services, wanted: ObjectFinalized, *, force: bool = Fa
         except RowdockError as error:
             _finish_failed(attempt, error)
             raise
+        return fields | _finish_done(attempt, fields)
+
+
+def _finish_done(attempt: Attempt, fields: dict[str, Any]) -> dict[str, str]:
+    """The load has its history: that its attempt's end cannot be written is a matter for the log line."""
+    try:
         attempt.finish(fields["state"], fields.get("reason_code"))
-        return fields
+    except psycopg2.Error as error:
+        return {"attempt_not_finished": translate(error).code}
+    return {}
 
 
 def _finish_failed(attempt: Attempt, error: RowdockError) -> None:
@@ -109,7 +119,6 @@ def _load_or_record(
 def record_without_rows(services: Services, load: Load) -> dict[str, Any]:
     """Write the history of a load that brought no row, unless this generation has its history already."""
     load.counts = history.Counts()
-    load.id = None
     if load.generation is None:
         return load.as_fields()  # nothing names what was announced: the log line is all there is to say
     with services.database.transaction(deadline_s=60, lock_wait_s=LOCK_WAIT_S) as conn:
@@ -119,6 +128,8 @@ def record_without_rows(services: Services, load: Load) -> dict[str, Any]:
             return load.as_fields() | {"state": "duplicate"}
         load.run = before[0] + 1 if before else 1
         history.record(conn, load)
+        if load.state == "refused":
+            close_earlier_generations(conn, load)
     return load.as_fields()
 
 
@@ -155,10 +166,12 @@ class _Loading:
                 return self._superseded(conn, str(announced))
             if announced is None and self._is_done(conn, load.generation):
                 return load.as_fields() | {"state": "duplicate"}
+            load.id = history.next_load_id(conn)
             load.file_size, load.etag, load.crc32c = info.size, info.etag, info.crc32c
             if info.size == 0:
                 load.state, load.reason_code, load.reason = "ignored", "file.empty", "the object has no bytes"
                 history.record(conn, load)
+                close_earlier_generations(conn, load)
                 return load.as_fields()
             table = self.services.dictionary.table_for_object(str(load.object_name))
             load.table_name = table.key
@@ -211,7 +224,7 @@ class _Loading:
         load = self.load
         with conn.cursor() as cursor:  # a restore of this table holds it exclusively while it applies
             cursor.execute("select pg_advisory_xact_lock_shared(hashtextextended(%s, 0))", (f"table:{table.key}",))
-        load.id = history.next_load_id(conn)
+        load_id = int(load.id or 0)  # run() took it
         statements = Statements(table)
         limits = thresholds.Limits.of(table, forced=load.forced)
         rows_before = thresholds.rows_before(conn, statements, limits)
@@ -226,7 +239,7 @@ class _Loading:
         parked = load.counts.pending
         close_earlier_generations(conn, load)
         if parked:
-            after_parking(conn, statements, load.id)
+            after_parking(conn, statements, load_id)
         if writer.names_rejects:
             self._close_mended(conn, table)
         history.record(conn, load)
@@ -263,15 +276,19 @@ class _Loading:
         is_parent = bool(self.services.dictionary.children_of(table.key))
         if not parked and not (is_parent and self.load.counts.inserted):
             return {}
-        with self.side.cursor() as cursor:
-            cursor.execute("select exists (select from ingest_status.pending)")
-            if not cursor.fetchone()[0]:  # type: ignore[index]  # a select exists gives one row
-                return {}
         try:
-            self.services.send(events.make(events.PENDING_DRAIN, {}))
+            if self._any_waits():
+                self.services.send(events.make(events.PENDING_DRAIN, {}))
         except RowdockError as error:
             return {"drain_not_sent": error.code}
+        except psycopg2.Error as error:
+            return {"drain_not_sent": translate(error).code}
         return {}
+
+    def _any_waits(self) -> bool:
+        with self.side.cursor() as cursor:
+            cursor.execute("select exists (select from ingest_status.pending)")
+            return bool(cursor.fetchone()[0])  # type: ignore[index]  # a select exists gives one row
 
 
 class _Writer:
@@ -286,6 +303,7 @@ class _Writer:
         self._doubles = self._waiting_doubles = self._staged = 0
         self._seen = SeenKeys()
         self._live = LiveKeys(loading.side, statements)
+        self._dialect: dialect.Dialect
         self.names_rejects = False
 
     def stream(self, info: ObjectInfo) -> None:
@@ -297,7 +315,7 @@ class _Writer:
                 text = source.decoded(raw, self._statements.table, name=info.name)
                 decoded = Peeked(text, HEAD_BYTES)
                 self._note_transformations(text)
-                found = dialect.detect(self._statements.table, decoded.head, decoded.at_end)
+                found = self._dialect = dialect.detect(self._statements.table, decoded.head, decoded.at_end)
                 load.columns, load.delimiter = list(found.fields), found.delimiter.decode()
                 if found.ignored:
                     load.details["ignored_columns"] = list(found.ignored)
@@ -392,6 +410,8 @@ class _Writer:
                 cursor.execute(s.park_first_waiting_doubles(), reason)
                 counts.pending += cursor.rowcount
                 self._waiting_doubles -= cursor.rowcount
+            straight, staged = counts.inserted > 0, self._staged > 0
+            supersede_older(self._conn, s, int(self._load.id or 0), written=straight, staged=staged)
             if self._staged:
                 updated, inserted = merge_stage(cursor, s)
                 counts.updated += updated
@@ -402,7 +422,12 @@ class _Writer:
             if self._doubles:
                 self._doubles -= self._reject_existing(cursor, "doubles", reason)
             self._settle(cursor, s.reject_doubles(), reason, self._doubles)
+            if self._waiting_doubles:
+                # Statistics know nothing of what this load parked: a nested loop may be chosen that reads it for each.
+                cursor.execute("set local enable_nestloop = off")
+                waiting_doubles.drop_same(self._conn, s, self._dialect, int(self._load.id or 0))
             self._settle(cursor, s.reject_waiting_doubles(), reason, self._waiting_doubles)
+            cursor.execute("set local enable_nestloop to default")
 
     def _reject_existing(self, cursor: Any, temporary: str, reason: dict[str, Any]) -> int:
         """Where the table only adds, reject what differs from the row that had its key before; returns how many."""

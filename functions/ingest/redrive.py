@@ -113,6 +113,7 @@ class _Redrive:
         replay.reject_repeated(judged, source.statements.table.primary_key)
         with conn.cursor() as cursor:
             _reject_twins(cursor, source, judged, self.records)
+            _reject_superseded(cursor, source, judged)
             accepted = replay.bring_in(cursor, source, judged, load.counts)
             _close(cursor, source, judged, accepted, load.id)
             replay.note_rejected(cursor, source, judged, load.counts)
@@ -211,4 +212,22 @@ def _park(cursor: Any, conn: connection, source: Origin, numbers: list[int]) -> 
     cursor.execute(
         "delete from ingest_status.rejects where load_id = %s and record_number = any(%s)", (source.load_id, numbers)
     )
-    parked.after_parking(conn, source.statements, source.load_id)
+    parked.after_parking(conn, source.statements, source.load_id, numbers)
+
+
+def _reject_superseded(cursor: Any, source: Origin, judged: Judged) -> None:
+    """Reject what something newer came for: since it was parked, if it ever was, or that waits now."""
+    usable = np.flatnonzero(judged.status != REJECTED)
+    keys = [str(key) for key in judged.keys(usable)]
+    cursor.execute(source.statements.lock_live_rows(), {"keys": keys})
+    cursor.execute(
+        source.statements.superseded_rejects(),
+        {
+            "numbers": judged.record_numbers[usable].tolist(),
+            "keys": keys,
+            "load_id": source.load_id,
+            "table": source.statements.table.key,
+        },
+    )
+    superseded = np.array([number for (number,) in cursor.fetchall()], np.int64)
+    judged.reject(np.flatnonzero(np.isin(judged.record_numbers, superseded)), "record.superseded")

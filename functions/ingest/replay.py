@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +12,8 @@ from psycopg2 import sql
 from functions.ingest.dialect import Dialect
 from functions.ingest.judge import ACCEPTED, PENDING, REJECTED, Judge, Judged
 from functions.ingest.load import merge_stage, parent_lookup
-from functions.ingest.sender import COPY_HEADER, COPY_TRAILER
+from functions.ingest.parked import supersede_older
+from functions.ingest.sender import copy_in
 from functions.ingest.statements import PENDING_COLUMNS, REJECT_COLUMNS, Statements
 from shared.reasons import EXISTS
 
@@ -89,7 +89,8 @@ def bring_in(cursor: Any, source: Origin, judged: Judged, counts: Counts) -> NDA
         return accepted
     cursor.execute("drop table if exists pg_temp.stage")
     cursor.execute(source.statements.create_stage())
-    copy_in(cursor, source.statements.targets()["stage"].copy_sql, judged.encode_staged(accepted))
+    copy_in(cursor, source.statements.copy_staged(), judged.encode_staged(accepted))
+    supersede_older(cursor.connection, source.statements, source.load_id, staged=True)
     updated, inserted = merge_stage(cursor, source.statements)
     if source.statements.only_adds:
         _reject_existing(cursor, source.statements, judged, accepted)
@@ -108,23 +109,29 @@ def _reject_existing(cursor: Any, statements: Statements, judged: Judged, accept
         judged.reject(rows, f"{statements.table.primary_key}.{EXISTS}")
 
 
-def copy_in(cursor: Any, copy_sql: sql.Composable, tuples: bytes) -> None:
-    """One COPY of whole binary tuples."""
-    cursor.copy_expert(copy_sql, io.BytesIO(COPY_HEADER + tuples + COPY_TRAILER), 1 << 20)
-
-
 def note_rejected(cursor: Any, source: Origin, judged: Judged, counts: Counts) -> NDArray[np.int64]:
-    """Write the records that are rejected now, in place of an earlier reject of the same record; their indices."""
+    """Write the records that are rejected now, or today's reasons of those that were already; their indices.
+
+    What a record waited over is kept with it: however often it is judged, it never overwrites what came since.
+    """
     rejected = np.flatnonzero(judged.status == REJECTED)
     if len(rejected):
+        cursor.execute("drop table if exists pg_temp.rejected")
         cursor.execute(
-            "delete from ingest_status.rejects where load_id = %s and record_number = any(%s)",
-            (source.load_id, judged.record_numbers[rejected].tolist()),
+            "create temporary table rejected on commit drop as select * from ingest_status.rejects where false"
         )
         copy_in(
             cursor,
-            sql.SQL("copy ingest_status.rejects ({}) from stdin (format binary)").format(REJECT_COLUMNS),
+            sql.SQL("copy pg_temp.rejected ({}) from stdin (format binary)").format(REJECT_COLUMNS),
             judged.encode_rejects(rejected, source.load_id),
+        )
+        cursor.execute(
+            sql.SQL(
+                "insert into ingest_status.rejects ({columns}, live_hash)"
+                " select {columns}, (select coalesce(p.live_hash, '') from ingest_status.pending p"
+                "  where p.load_id = r.load_id and p.record_number = r.record_number) from pg_temp.rejected r"
+                " on conflict (load_id, record_number) do update set reasons = excluded.reasons"
+            ).format(columns=REJECT_COLUMNS)
         )
         counts.rejected += len(rejected)
         counts.reasons.update(judged.reason_counts())

@@ -6,10 +6,11 @@ that one connection and one transaction serve all kinds.
 
 from __future__ import annotations
 
+import io
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from psycopg2 import sql
 
@@ -39,6 +40,11 @@ class Target:
 
     copy_sql: sql.Composable
     create_sql: sql.Composable | None = None
+
+
+def copy_in(cursor: Any, copy_sql: sql.Composable, tuples: bytes) -> None:
+    """One COPY of whole binary tuples."""
+    cursor.copy_expert(copy_sql, io.BytesIO(COPY_HEADER + tuples + COPY_TRAILER), READ_BYTES)
 
 
 class SenderAborted(Exception):  # never leaves this module: it ends a COPY on purpose

@@ -86,7 +86,6 @@ class Statements:
 
     def targets(self) -> dict[str, Target]:
         """Where a load's kinds of tuples go; rows that a clean file consists of first."""
-        stage = sql.Identifier("pg_temp", "stage")
         doubles = sql.Identifier("pg_temp", "doubles")
         waiting_doubles = sql.Identifier("pg_temp", "waiting_doubles")
         mended = sql.Identifier("pg_temp", "mended")
@@ -97,7 +96,7 @@ class Statements:
             "rows": Target(self._copy(self.name, all_columns)),
             "rejects": Target(self._copy(rejects, REJECT_COLUMNS)),
             "pending": Target(self._copy(pending, PENDING_COLUMNS)),
-            "stage": Target(self._copy(stage, self._staged()), self.create_stage()),
+            "stage": Target(self.copy_staged(), self.create_stage()),
             "doubles": Target(
                 self._copy(doubles, sql.SQL("{}, {}").format(all_columns, RECORD)),
                 sql.SQL("create temporary table doubles ({}, {}) on commit drop").format(self._typed(), RECORD_COLUMNS),
@@ -120,15 +119,17 @@ class Statements:
         """Whether a row of a known key is never changed; the stage then knows all that a reject needs."""
         return self.table.load_mode == "add"
 
-    def create_stage(self) -> sql.Composable:
-        """The temporary table of rows that may be in the table already."""
+    def create_stage(self, name: str = "stage") -> sql.Composable:
+        """The temporary table of rows that may be in the table already, or another one of its columns."""
         record = RECORD_COLUMNS if self.only_adds else sql.SQL("record_number bigint not null")
-        return sql.SQL("create temporary table stage ({}, {}) on commit drop").format(self._typed(), record)
+        return sql.SQL("create temporary table {} ({}, {}) on commit drop").format(
+            sql.Identifier(name), self._typed(), record
+        )
 
-    def _staged(self) -> sql.Composable:
-        """The columns of the stage."""
+    def copy_staged(self, name: str = "stage") -> sql.Composable:
+        """COPY into the temporary table that ``create_stage`` made."""
         record = RECORD if self.only_adds else sql.SQL("record_number")
-        return sql.SQL("{}, {}").format(self.columns(), record)
+        return self._copy(sql.Identifier("pg_temp", name), sql.SQL("{}, {}").format(self.columns(), record))
 
     def _same(self, left: str, right: str) -> sql.Composable:
         return sql.SQL("({}) is not distinct from ({})").format(self.columns(left), self.columns(right))
@@ -234,21 +235,82 @@ class Statements:
         ).format(name=self.name, key=self.key, type=self.key_type, columns=PENDING_COLUMNS)
 
     def reject_waiting_doubles(self) -> sql.Composable:
-        """Reject the waiting doubles that differ from the parked record of their key; the rest are unchanged."""
+        """Reject the waiting doubles that differ from the parked record of their key; the rest are unchanged.
+
+        Those that are the same in other words were taken out before (``waiting_doubles.drop_same``).
+        """
         return sql.SQL(
             """
             {rejects}
             select d.load_id, d.record_number, d.line_number, d.byte_offset, d.byte_length, array[%(reason)s],
                    left(d.raw, 8192)
             from pg_temp.waiting_doubles d
-            where not exists (select from ingest_status.pending p where p.load_id = d.load_id
-                              and p.table_name = d.table_name and p.row_key = d.row_key and p.raw = d.raw)
+            where not exists (select from ingest_status.pending p where p.load_id = %(load_id)s
+                              and p.row_key = d.row_key and p.raw = d.raw)
             """
         ).format(rejects=INSERT_REJECTS)
+
+    def reworded_waiting_doubles(self) -> sql.Composable:
+        """Record number, text, and the text of the parked record of the same key, of those where these differ."""
+        return sql.SQL(
+            "select d.record_number, d.raw, p.raw from pg_temp.waiting_doubles d join ingest_status.pending p"
+            " on p.load_id = %(load_id)s and p.row_key = d.row_key and p.raw <> d.raw"
+        )
+
+    def drop_same_waiting_doubles(self) -> sql.Composable:
+        """Take out the waiting doubles whose values, in ``again``, are those of the parked record, in ``held``."""
+        return sql.SQL(
+            "delete from pg_temp.waiting_doubles d using pg_temp.held h, pg_temp.again a"
+            " where h.record_number = d.record_number and a.record_number = d.record_number and {same}"
+        ).format(same=self._same("h", "a"))
 
     def remember_live_rows(self) -> sql.Composable:
         """Note with each row that this load parked what the live row of its key looks like now."""
         return sql.SQL(
             "update ingest_status.pending p set live_hash = md5(t::text) from {name} t"
             " where p.load_id = %(load_id)s and p.table_name = %(table)s and t.{key} = p.row_key::{type}"
+            " and (%(numbers)s::bigint[] is null or p.record_number = any(%(numbers)s))"
+        ).format(name=self.name, key=self.key, type=self.key_type)
+
+    def parked_keys_met(self, *, written: bool, staged: bool) -> sql.Composable:
+        """Condition over parked rows ``p`` of earlier loads: this load has written, or staged, a row of the same key.
+
+        One of the two at least. Each is a plain join, which is linear however many rows either side has; an OR of two
+        EXISTS need not be.
+        """
+        older = sql.SQL(
+            "select o.load_id, o.record_number from ingest_status.pending o join {met} m on {same}"
+            " where o.table_name = %(table)s and o.load_id < %(load_id)s"
+        )
+        key = sql.SQL("m.{}").format(self.key)
+        as_value = sql.SQL("{} = o.row_key::{}").format(key, self.key_type)
+        live = older.format(met=self.name, same=as_value) + sql.SQL(" and m.xmin = pg_current_xact_id()::xid")
+        # An integer has one text, and the index on parked keys has texts: few staged rows then find theirs among many.
+        is_integer = self.table.key_column.kind in ("integer", "bigint")
+        same = sql.SQL("o.row_key = {}::text").format(key) if is_integer else as_value
+        stage = older.format(met=sql.Identifier("pg_temp", "stage"), same=same)
+        met = [keys for keys, is_met in ((live, written), (stage, staged)) if is_met]
+        return sql.SQL("(p.load_id, p.record_number) in ({})").format(sql.SQL(" union all ").join(met))
+
+    def lock_live_rows(self) -> sql.Composable:
+        """Hold the live rows of the keys in the parameter, a list, against other writers until the transaction ends."""
+        return sql.SQL(
+            "select from {name} t where t.{key} = any(%(keys)s::{type}[]) order by t.{key} for no key update"
+        ).format(name=self.name, key=self.key, type=self.key_type)
+
+    def superseded_rejects(self) -> sql.Composable:
+        """Which of the rejects ``numbers``, whose keys are ``keys``, must not go in any more.
+
+        The live row changed since they were parked (not asked of one that was rejected for that, and was named
+        nevertheless), or a row of the same key waits that is of the same load or a later one.
+        """
+        return sql.SQL(
+            """
+            select k.number from unnest(%(numbers)s::bigint[], %(keys)s::text[]) k (number, key)
+            join ingest_status.rejects r on r.load_id = %(load_id)s and r.record_number = k.number
+            where (r.live_hash is not null and not 'record.superseded' = any(r.reasons)
+                   and r.live_hash <> coalesce((select md5(t::text) from {name} t where t.{key} = k.key::{type}), ''))
+               or exists (select from ingest_status.pending n where n.table_name = %(table)s and n.row_key = k.key
+                          and n.load_id >= %(load_id)s)
+            """
         ).format(name=self.name, key=self.key, type=self.key_type)

@@ -27,7 +27,7 @@ SOFT_STOP = 0.8  # of a step's time: no batch begins later
 LOCK_WAIT_S = 20.0
 
 # A row that a drain holds is left to it. Rows of one table, oldest first.
-OVERDUE = (
+OVERDUE = sql.SQL(
     "(p.load_id, p.record_number) in (select load_id, record_number from ingest_status.pending"
     " where table_name = %(table)s and parked_at < now() - make_interval(days => %(days)s)"
     " order by parked_at limit %(limit)s for update skip locked)"
@@ -102,13 +102,13 @@ def _expire(services: Services) -> dict[str, Any]:
 
 
 def _expire_some(conn: connection, table: Table) -> int:
-    with conn.cursor() as cursor:
-        return parked.reject_parked(
-            cursor,
-            sql.SQL("p.waits_on || '.expired'"),
-            OVERDUE,
-            {"table": table.key, "days": table.pending_days, "limit": BATCH_ROWS},
-        )
+    return parked.end_waiting(
+        conn,
+        sql.SQL("p.waits_on || '.expired'"),
+        OVERDUE,
+        {"table": table.key, "days": table.pending_days, "limit": BATCH_ROWS},
+        {"why": "expired"},
+    )
 
 
 def _forget_loads(services: Services) -> dict[str, Any]:

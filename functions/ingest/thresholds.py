@@ -13,6 +13,7 @@ from psycopg2 import sql
 
 from functions.ingest import history
 from functions.ingest.judge import REJECTED
+from functions.ingest.parked import close_earlier_generations
 from functions.ingest.statements import REJECT_COLUMNS
 
 if TYPE_CHECKING:
@@ -100,10 +101,14 @@ def check_updates(limits: Limits, updated: int, before: int | None) -> None:
 
 
 def keep_rejects(services: Services, conn: connection, load: Load, reached: Reached) -> None:
-    """Copy the load's rejects into a second transaction with its history, then roll the first one back.
+    """Copy the load's rejects into a second transaction with its history, and roll the first one back.
 
-    ``load`` becomes the row that history has: state ``rolled_back``, and an id of its own, since the first
-    transaction still holds the keys of its rejects.
+    The first one ends before earlier generations are closed, for it may hold parked rows of theirs; the second takes
+    the object over from it. ``load`` becomes the row that history has: state ``rolled_back``, and an id of its own,
+    since the first transaction still holds the keys of its rejects while they are copied.
+
+    Raises:
+        DatabaseBusy: a twin took the object meanwhile, and comes to the same end.
     """
     doomed_id, counts = load.id, load.counts
     load.state, load.reason_code, load.reason = "rolled_back", reached.code, str(reached)
@@ -116,8 +121,10 @@ def keep_rejects(services: Services, conn: connection, load: Load, reached: Reac
             rejected=rejected,
             rolled_back=counts.read - rejected,
         )
+        conn.rollback()
+        history.claim(second, str(load.bucket), str(load.object_name))
         history.record(second, load)
-    conn.rollback()
+        close_earlier_generations(second, load)
 
 
 def _copy_rejects(doomed: connection, second: connection, doomed_id: int, load_id: int) -> int:

@@ -39,10 +39,11 @@ def _finalized(services: Services, event: Event) -> dict[str, Any]:
 
 
 def _load(services: Services, event: Event) -> dict[str, Any]:
+    generation = event.data.get("generation")
     wanted = ObjectFinalized(
         bucket=_text(event.data, "bucket"),
         name=_text(event.data, "name"),
-        generation=event.data.get("generation") or None,
+        generation=None if generation in (None, "") else str(generation),
         event_id=event.id,
         event_source=event.source,
     )

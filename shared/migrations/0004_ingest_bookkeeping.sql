@@ -88,6 +88,7 @@ create table ingest_status.rejects (
   byte_length integer not null,
   reasons text[] not null,
   raw text not null,
+  live_hash text,
   closed_as text check (closed_as in ('mended', 're-driven', 'dismissed')),
   closed_at timestamptz,
   closed_by_load bigint,
@@ -97,6 +98,8 @@ create table ingest_status.rejects (
 comment on table ingest_status.rejects is 'One row per rejected record, with every reason; its id is load_id-record_number.';
 comment on column ingest_status.rejects.row_key is 'Key of the row that a re-driven record became.';
 create index on ingest_status.rejects (load_id, row_key) where row_key is not null;
+comment on column ingest_status.rejects.live_hash is
+  'Of a record that waited: md5 of the live row of its key when it was parked, empty if there was none.';
 
 create table ingest_status.pending (
   load_id bigint not null,

@@ -19,7 +19,9 @@ from typing import Any
 
 import pytest
 
-from functions.ingest import work
+from functions.ingest import load, work
+from shared import dictionary, events
+from shared.dictionary import Dictionary
 from shared.errors import DatabaseBusy, DatabaseUnavailable, RowdockError, StoreUnavailable, TransientError
 from shared.events import Event
 from shared.postgres import Database
@@ -104,9 +106,12 @@ def deliver_until_done(dock: Dock, event: Event) -> dict[str, Any]:
                 raise
 
 
+PARENTS = ("departments.csv", "jobs.csv")
+
+
 def without_parents(state: dict[str, Any]) -> dict[str, Any]:
     """History of the files under test: the parents' own loads are not compared."""
-    return state | {"history": [h for h in state["history"] if "emplo" in h["object_name"]]}
+    return state | {"history": [h for h in state["history"] if h["object_name"] not in PARENTS]}
 
 
 def start_worker(dock: Dock, storage_url: str, database_url: str, event: Event, die_at: str = "") -> Any:
@@ -372,6 +377,30 @@ def test_an_overwrite_during_the_read_never_mixes_two_generations(loaded_parents
     assert dock.rollup_is_right()
 
 
+def test_a_load_that_is_asked_for_takes_a_generation_that_is_a_number(dock: Dock) -> None:
+    """JSON made a number of it, as it does of Cloud Storage's: compared as text, it is the current one or it is not."""
+    dock.put("jobs.csv", b"1,Engineer\n")
+    numbered = with_store(dock, Numbered(dock.services.store, "1700000000000001"))
+    asked = {"bucket": dock.bucket, "name": "jobs.csv", "generation": 1700000000000001}
+    assert numbered.ask(events.LOAD, asked)["state"] == "loaded"
+
+
+class Numbered:
+    """A store whose generations are digits, as Cloud Storage's are."""
+
+    def __init__(self, store: Any, number: str) -> None:
+        self._store, self._number = store, number
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    def stat(self, bucket: str, name: str, *rest: Any) -> Any:
+        return dataclasses.replace(self._store.stat(bucket, name, *rest), generation=self._number)
+
+    def open_read(self, bucket: str, name: str, _number: str, *rest: Any) -> Any:
+        return self._store.open_read(bucket, name, self._store.stat(bucket, name).generation, *rest)
+
+
 def test_two_generations_out_of_order_end_with_the_newer(loaded_parents: Dock) -> None:
     """The older one's event comes last: it is recorded as superseded and changes nothing."""
     dock = loaded_parents
@@ -397,6 +426,56 @@ def test_rows_that_wait_from_an_older_generation_are_superseded_with_it(dock: Do
     dock.parents()
     dock.run_sent()
     assert [row[1] for row in dock.employees()] == ["Newer 1", "Newer 2"]
+
+
+NEWER_GENERATIONS = {
+    "empty": (b"", "ignored"),
+    "refused": (b"id,employee_name,wage\n1,a,2\n", "refused"),
+    "rolled back": (b"1,Name,2021-11-07,1,1\n", "rolled_back"),
+}
+
+
+@pytest.mark.parametrize(("content", "state"), NEWER_GENERATIONS.values(), ids=NEWER_GENERATIONS)
+def test_rows_that_wait_are_superseded_by_a_newer_generation_that_brings_no_row(
+    make_dock: Callable[..., Dock], content: bytes, state: str
+) -> None:
+    """It is the current one all the same; the rows are rejects of their own load, and history says what ended them."""
+    tables = dictionary.load()
+    strict = dataclasses.replace(tables.tables["hired_employees"], max_errors=0)
+    dock = make_dock(Dictionary({**tables.tables, "hired_employees": strict}))
+    older = dock.drop("employees.csv", lines(1, 3, "Older"))["load_id"]
+    dock.drop("other-employees.csv", lines(11, 11, "Other"))
+    newer = dock.drop("employees.csv", content)
+    assert newer["state"] == state
+    assert [row[1] for row in dock.pending()] == ["11"]
+    (told,) = [h for h in dock.history() if h["details"].get("of_load") == older]
+    assert (told["rows_read"], told["rejects_by_reason"]) == (3, {"record.superseded": 3})
+    assert told["details"] == {"of_load": older, "why": "superseded", "by_load": newer["load_id"]}
+
+
+def test_a_refused_generation_supersedes_nothing_that_came_after_it(
+    dock: Dock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between its refusal and its history a newer generation is loaded, whose rows go on waiting."""
+    record = load.record_without_rows
+
+    def overtaken(*refused: Any) -> dict[str, Any]:
+        dock.drop("employees.csv", lines(1, 2, "Newer"))
+        return record(*refused)
+
+    monkeypatch.setattr(load, "record_without_rows", overtaken)
+    assert dock.drop("employees.csv", b"id,employee_name,wage\n1,a,2\n")["state"] == "refused"
+    assert [row[1] for row in dock.pending()] == ["1", "2"]
+
+
+def test_a_deleted_object_leaves_its_rows_waiting(dock: Dock) -> None:
+    """No newer generation says otherwise, and files never delete rows."""
+    generation = dock.put("employees.csv", lines(1, 2))
+    dock.deliver("employees.csv", generation)
+    gone = dock.put("employees.csv", b"")
+    dock.services.store.delete(dock.bucket, "employees.csv")
+    assert dock.deliver("employees.csv", gone)["state"] == "superseded"
+    assert len(dock.pending()) == 2
 
 
 def test_an_object_that_is_gone_is_recorded_as_superseded(dock: Dock) -> None:

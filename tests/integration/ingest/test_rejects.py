@@ -22,12 +22,12 @@ FILE = (
 )
 
 
-def relaxed(**switches: str) -> Dictionary:
-    """The dictionary with switches set for hired_date."""
+def relaxed(name: str = "hired_date", **switches: str | int) -> Dictionary:
+    """The dictionary with switches set for a column of the employees."""
     tables = dictionary.load()
     employees = tables.tables["hired_employees"]
     columns = tuple(
-        dataclasses.replace(c, **switches) if c.name == "hired_date" else c  # type: ignore[arg-type]
+        dataclasses.replace(c, **switches) if c.name == name else c  # type: ignore[arg-type]
         for c in employees.columns
     )
     return Dictionary({**tables.tables, "hired_employees": dataclasses.replace(employees, columns=columns)})
@@ -169,6 +169,21 @@ def test_a_re_driven_row_may_wait_for_its_parent(loaded_parents: Dock) -> None:
     late.drop("departments-9.csv", b"9,Nine\n")
     late.run_sent()
     assert [row[0] for row in dock.employees()] == [7]
+
+
+def test_an_export_shows_rows_that_waited_in_vain_with_their_fields(dock: Dock) -> None:
+    """Superseded and expired rows fall into their columns, and can be mended like others."""
+    load_id = dock.drop("employees.csv", b"7,Waits,2021-11-07T00:00:00Z,9,1\n8,Waits,2021-11-07T00:00:00Z,9,1\n")[
+        "load_id"
+    ]
+    dock.drop("other-employees.csv", b"7,Newer,2021-11-07T00:00:00Z,9,1\n")
+    dock.query("update ingest_status.pending set parked_at = now() - interval '99 days' where load_id = %s", load_id)
+    dock.ask(events.SWEEP)
+    rows = export(dock, load_id)
+    assert [(row["id"], row["_reasons"]) for row in rows] == [
+        ("7", "record.superseded"),
+        ("8", "department_id.expired"),
+    ]
 
 
 def test_dismissed_rejects_are_closed_and_load_nothing(loaded_parents: Dock) -> None:

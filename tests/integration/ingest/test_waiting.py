@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 from types import SimpleNamespace
@@ -13,9 +14,12 @@ import pytest
 from functions.ingest import drain, load, replay, work
 from shared import dictionary, events
 from shared.errors import SettingsError
+from tests.conftest import TestDatabase
 from tests.integration.ingest.conftest import JOBS, Dock
+from tests.integration.ingest.test_rejects import relaxed, with_rules
 
 EARLY = b"5,Early Bird,2021-11-07T02:48:42Z,9,1\n"
+BEFORE = b"5,Before,2021-11-07T02:48:42Z,1,1\n"
 
 
 @pytest.fixture
@@ -105,11 +109,86 @@ def test_the_later_of_two_parked_rows_of_one_id_wins(waiting: Dock) -> None:
     assert names(waiting) == ["Later Bird"]
 
 
+def test_a_re_drive_that_parks_leaves_what_was_parked_before_as_it_was(loaded_parents: Dock) -> None:
+    """Employee 5 waits and gets a newer live row; another row of its file is re-driven, and waits: 5 stays newer."""
+    dock = loaded_parents
+    load_id = dock.drop("employees.csv", EARLY + b"6,No Time,2021-11-07,9,1\n")["load_id"]
+    dock.query("insert into hired_employees.hired_employees values (5, 'Newer', now(), 1, 1)")
+    today = with_rules(dock, relaxed(date_alone="midnight"))
+    assert today.ask(events.REDRIVE, {"load_id": load_id, "records": None})["rows_pending"] == 1
+    today.drop("departments-9.csv", b"9,Nine\n")
+    today.run_sent()
+    assert names(dock) == ["Newer", "No Time"]
+
+
+def test_a_newer_file_that_leaves_a_row_as_it_is_supersedes_what_waits_to_change_it(loaded_parents: Dock) -> None:
+    """The newer file says what the live row says: the older row, which waits, has lost already."""
+    dock = loaded_parents
+    dock.drop("employees-1.csv", BEFORE + b"7,Stays,2021-11-07T02:48:42Z,1,1\n")
+    older = dock.drop("employees-2.csv", EARLY + EARLY.replace(b"5,", b"6,", 1))["load_id"]
+    newer = dock.drop("employees-3.csv", BEFORE)
+    assert (newer["rows_unchanged"], newer["rows_rejected"]) == (1, 0)
+    assert [key for _, key, _, _ in dock.pending()] == ["6"]
+    assert dock.rejects() == [(1, ["record.superseded"], EARLY.decode().strip())]
+    told = [h for h in dock.history() if h["details"].get("of_load") == older]
+    assert [(h["rows_read"], h["rejects_by_reason"]) for h in told] == [(1, {"record.superseded": 1})]
+    assert told[0]["details"] == {"of_load": older, "why": "superseded", "by_load": newer["load_id"]}
+    dock.drop("departments-9.csv", b"9,Nine\n")
+    dock.run_sent()
+    assert names(dock) == ["Before", "Early Bird", "Stays"]
+
+
+def test_a_newer_file_that_brings_a_row_anew_supersedes_what_waits_for_the_same_id(loaded_parents: Dock) -> None:
+    """The live row was removed and comes back with the same content: still it is newer than what waits."""
+    dock = loaded_parents
+    dock.drop("employees-1.csv", BEFORE)
+    dock.drop("employees-2.csv", EARLY)
+    dock.query("delete from hired_employees.hired_employees")
+    assert dock.drop("employees-3.csv", BEFORE)["rows_inserted"] == 1
+    assert dock.pending() == []
+    assert [reasons for _, reasons, _ in dock.rejects()] == [["record.superseded"]]
+
+
+def test_a_newer_file_that_is_rolled_back_supersedes_nothing_of_other_objects(make_dock: Callable[..., Dock]) -> None:
+    """Its rows did not come; only what waits from earlier generations of itself is over."""
+    tables = dictionary.load()
+    employees = dataclasses.replace(tables.tables["hired_employees"], max_update_ratio=0.1)
+    dock = make_dock(dictionary.Dictionary({**tables.tables, "hired_employees": employees}))
+    dock.parents()
+    dock.drop("employees-1.csv", BEFORE)
+    dock.drop("employees-2.csv", EARLY)
+    dock.drop("employees-3.csv", EARLY.replace(b"5,", b"6,", 1))
+    fields = dock.drop("employees-3.csv", BEFORE.replace(b"Before", b"Other"))
+    assert fields["state"] == "rolled_back"
+    assert [key for _, key, _, _ in dock.pending()] == ["5"]
+    assert [raw[0] for _, _, raw in dock.rejects()] == ["6"]
+
+
 def test_of_two_rows_of_one_id_in_a_file_the_first_waits(dock: Dock) -> None:
     """An identical double is unchanged, a different one is rejected, although the first is not in yet."""
     fields = dock.drop("employees.csv", EARLY + EARLY + EARLY.replace(b"Early", b"Other"))
     assert (fields["rows_pending"], fields["rows_unchanged"], fields["rows_rejected"]) == (1, 1, 1)
     assert [reasons for _, reasons, _ in dock.rejects()] == [["id.duplicate"]]
+
+
+def test_an_identical_double_that_waits_is_unchanged_however_it_is_written(dock: Dock) -> None:
+    """Quotes, blanks and zones do not make it another row; other content does, of a row whose first record waits."""
+    same = b'5,"Early Bird", 2021-11-07T03:48:42+01:00 ,9,1\n'
+    other = b'5,"Early Birds",2021-11-07T02:48:42Z,9,1\n'
+    fields = dock.drop("employees.csv", EARLY + same + other + same.replace(b"5,", b"6,", 1))
+    assert (fields["rows_pending"], fields["rows_unchanged"], fields["rows_rejected"]) == (2, 1, 1)
+    assert dock.rejects() == [(3, ["id.duplicate"], other.decode().strip())]
+
+
+def test_many_waiting_doubles_are_compared_in_bounded_batches(dock: Dock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every batch is compared, and every row has its end."""
+    monkeypatch.setattr("functions.ingest.waiting_doubles.BATCH_ROWS", 7)
+    rows = [b"%d,Name,2021-11-07T02:48:42Z,9,1\n" % n for n in range(1, 51)]
+    same = [row.replace(b"Name", b'"Name"') for row in rows[:30]]
+    other = [row.replace(b"Name", b"Other") for row in rows[30:]]
+    fields = dock.drop("employees.csv", b"".join(rows + same + other))
+    assert (fields["rows_pending"], fields["rows_unchanged"], fields["rows_rejected"]) == (50, 30, 20)
+    assert [line for line, _, _ in dock.rejects()] == list(range(81, 101))
 
 
 def test_waiting_ends_after_its_time(waiting: Dock) -> None:
@@ -122,6 +201,80 @@ def test_waiting_ends_after_its_time(waiting: Dock) -> None:
     waiting.ask(events.SWEEP)
     assert waiting.pending() == []
     assert waiting.rejects() == [(1, ["department_id.expired"], EARLY.decode().strip())]
+    last = waiting.history()[-1]
+    assert (last["kind"], last["details"]["why"], last["details"]["of_load"]) == ("re-drive", "expired", last["id"] - 1)
+    assert (last["rows_read"], last["rejects_by_reason"]) == (1, {"department_id.expired": 1})
+
+
+def expire(dock: Dock) -> None:
+    dock.query("update ingest_status.pending set parked_at = now() - interval '99 days'")
+    dock.ask(events.SWEEP)
+
+
+def test_an_expired_row_that_is_re_driven_never_overwrites_a_row_that_came_meanwhile(loaded_parents: Dock) -> None:
+    """It is superseded, as it would have been had it waited on; naming it after that loads it all the same."""
+    dock = loaded_parents
+    load_id = dock.drop("employees.csv", EARLY + EARLY.replace(b"5,", b"6,", 1))["load_id"]
+    expire(dock)
+    dock.query("insert into hired_employees.hired_employees values (5, 'Newer', now(), 1, 1)")
+    dock.query("insert into hired_employees.departments values (9, 'Nine')")
+    fields = dock.ask(events.REDRIVE, {"load_id": load_id, "records": None})
+    assert (fields["rows_loaded"], fields["rows_rejected"]) == (1, 1)
+    assert names(dock) == ["Newer", "Early Bird"]
+    assert [reasons for _, reasons, _ in dock.rejects()] == [["record.superseded"]]
+    dock.ask(events.REDRIVE, {"load_id": load_id, "records": [1]})
+    assert names(dock) == ["Early Bird", "Early Bird"]
+
+
+def test_what_a_row_waited_over_is_remembered_through_every_rejection(loaded_parents: Dock) -> None:
+    """Expired, then rejected for another reason, then good again: the row that came meanwhile is still newer."""
+    dock = loaded_parents
+    load_id = dock.drop("employees.csv", EARLY)["load_id"]
+    expire(dock)
+    strict = with_rules(dock, relaxed(name="employee_name", max_length=3))
+    strict.ask(events.REDRIVE, {"load_id": load_id, "records": None})
+    assert [reasons for _, reasons, _ in dock.rejects()] == [["employee_name.too_long"]]
+    dock.query("insert into hired_employees.hired_employees values (5, 'Newer', now(), 1, 1)")
+    dock.query("insert into hired_employees.departments values (9, 'Nine')")
+    dock.ask(events.REDRIVE, {"load_id": load_id, "records": None})
+    assert names(dock) == ["Newer"]
+
+
+def test_a_re_driven_row_gives_way_to_a_later_one_that_waits(loaded_parents: Dock) -> None:
+    """A later file's row of the same id waits: the re-driven one is older, and is superseded rather than loaded."""
+    dock = loaded_parents
+    load_id = dock.drop("employees-1.csv", b"5,Older,2021-11-07,1,1\n")["load_id"]
+    dock.drop("employees-2.csv", EARLY)
+    today = with_rules(dock, relaxed(date_alone="midnight"))
+    today.ask(events.REDRIVE, {"load_id": load_id, "records": None})
+    assert [reasons for _, reasons, _ in dock.rejects()] == [["record.superseded"]]
+    today.drop("departments-9.csv", b"9,Nine\n")
+    today.run_sent()
+    assert names(dock) == ["Early Bird"]
+
+
+def test_a_re_driven_row_supersedes_an_earlier_one_that_waits(loaded_parents: Dock) -> None:
+    """What an earlier file parked is older than the re-driven row, which the live row equals already."""
+    dock = loaded_parents
+    dock.drop("employees-1.csv", BEFORE)
+    dock.drop("employees-2.csv", EARLY)
+    load_id = dock.drop("employees-3.csv", BEFORE.replace(b"02:48:42Z", b"02:48:42"))["load_id"]
+    with_rules(dock, relaxed(assume_zone="UTC")).ask(events.REDRIVE, {"load_id": load_id, "records": None})
+    dock.drop("departments-9.csv", b"9,Nine\n")
+    dock.run_sent()
+    assert names(dock) == ["Before"]
+
+
+def test_two_rows_of_one_id_never_wait_from_one_file(dock: Dock) -> None:
+    """The first waits, the second was rejected by a rule that has changed since: both waiting would block the drain."""
+    dock.drop("jobs.csv", JOBS)
+    load_id = dock.drop("employees.csv", EARLY + b"5,Second,2021-11-07,9,1\n")["load_id"]
+    today = with_rules(dock, relaxed(date_alone="midnight"))
+    today.ask(events.REDRIVE, {"load_id": load_id, "records": None})
+    assert len(dock.pending()) == 1
+    today.drop("departments.csv", b"9,Nine\n")
+    today.run_sent()
+    assert names(dock) == ["Early Bird"]
 
 
 def test_a_drain_twice_changes_nothing(waiting: Dock) -> None:
@@ -211,6 +364,33 @@ def test_a_load_that_committed_is_acknowledged_although_nothing_takes_its_wake_u
     alone.drop("departments.csv", b"9,Nine\n")
     alone.ask(events.SWEEP)
     assert names(dock) == ["Early Bird"]
+
+
+def test_a_load_that_committed_is_acknowledged_although_its_side_connection_is_lost(
+    database: TestDatabase, waiting: Dock
+) -> None:
+    """The server ends it while the load commits: the department is in, the log line says what could not be done."""
+    with database.connect("superuser") as conn, conn.cursor() as cursor:
+        cursor.execute(LOSE_THE_OTHER_CONNECTIONS)
+    conn.close()
+    fields = waiting.drop("departments.csv", b"9,Nine\n")
+    assert (fields["state"], fields["drain_not_sent"]) == ("loaded", "database.unavailable")
+    assert fields["attempt_not_finished"] == "database.unavailable"
+    database.query("drop trigger lose_the_others on ingest_status.ingest_status", role="superuser")
+    waiting.ask(events.SWEEP)
+    assert names(waiting) == ["Early Bird"]
+
+
+LOSE_THE_OTHER_CONNECTIONS = """
+    create function public.lose_the_others() returns trigger language plpgsql security definer as $$
+    begin
+      perform pg_terminate_backend(pid, 5000) from pg_stat_activity
+      where datname = current_database() and application_name = 'ingest-test' and pid <> pg_backend_pid();
+      return null;
+    end $$;
+    create constraint trigger lose_the_others after insert on ingest_status.ingest_status
+      deferrable initially deferred for each row execute function public.lose_the_others();
+"""
 
 
 def test_a_drain_whose_rows_vanish_under_it_goes_on(waiting: Dock, monkeypatch: pytest.MonkeyPatch) -> None:
