@@ -132,11 +132,13 @@ def any_store() -> Iterator[StoreServer]:
 def make_dock(database: Any, any_store: StoreServer) -> Iterator[Callable[..., Dock]]:
     """Docks over the test's database, each with a bucket of its own; a dictionary may be given."""
     databases: list[Database] = []
+    buckets: list[str] = []
     client = stores.s3_client(any_store)
 
     def make(tables: Dictionary | None = None) -> Dock:
         bucket = f"csv-{uuid.uuid4().hex[:12]}"
         client.create_bucket(Bucket=bucket)
+        buckets.append(bucket)
         client.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
         sent: list[Event] = []
         pool = Database(database.url_for("ingest"), application_name="ingest-test", pool_size=8)
@@ -154,6 +156,9 @@ def make_dock(database: Any, any_store: StoreServer) -> Iterator[Callable[..., D
     yield make
     for pool in databases:
         pool.close()
+    if any_store.kind == "seaweedfs":  # each bucket has volumes of its own, of which a disk holds some sixty
+        for bucket in buckets:
+            client.delete_bucket(Bucket=bucket)
 
 
 @pytest.fixture
