@@ -128,8 +128,12 @@ class Statements:
 
     def copy_staged(self, name: str = "stage") -> sql.Composable:
         """COPY into the temporary table that ``create_stage`` made."""
+        return self._copy(sql.Identifier("pg_temp", name), self._staged())
+
+    def _staged(self) -> sql.Composable:
+        """The columns of the stage."""
         record = RECORD if self.only_adds else sql.SQL("record_number")
-        return self._copy(sql.Identifier("pg_temp", name), sql.SQL("{}, {}").format(self.columns(), record))
+        return sql.SQL("{}, {}").format(self.columns(), record)
 
     def _same(self, left: str, right: str) -> sql.Composable:
         return sql.SQL("({}) is not distinct from ({})").format(self.columns(left), self.columns(right))
