@@ -70,7 +70,7 @@ def media_type(request: Request, taken: Sequence[str] = MEDIA_TYPES) -> str:
     Raises:
         Problem: 415, with what is taken.
     """
-    name, _, parameters = request.headers.get("content-type", JSON).partition(";")
+    name, _, parameters = (request.headers.get("content-type") or JSON).partition(";")
     name = name.strip().lower()
     charset = re.search(r"charset\s*=\s*\"?([^\s;\"]*)", parameters, re.IGNORECASE)
     if name not in taken or (charset and charset[1].lower() not in ("utf-8", "utf8", "us-ascii")):

@@ -39,7 +39,7 @@ BROKEN: list[tuple[str, Any, str]] = [
 NO_JSON = [
     b"", b" ", b"{", b"{]", b"nul", b'{"id": NaN}', b'{"id": Infinity}', b'{"id": 01}', b'{"id": 1,}', b"{'id': 1}",
     b'{"id": 1, "id": 1}', b'{"data": {"id": 1, "id": 2}}', b"\xff\xfe{}", b'{"employee_name": "\xff"}', b"[" * 100_000,
-    b'{"a":' * 100_000, b'{"id": 1} {}', b'"\x01"', b"1" * 5000, b"\0", '{"id": 1}'.encode("utf-16"),
+    b'{"a":' * 100_000, b'{"id": 1} {}', b'"\x01"', b"\0", '{"id": 1}'.encode("utf-16"),
 ]  # fmt: skip
 ODD_VALUES = ["1e400", "-0", "1" * 4000, "1e999999999999", "0.1", "[[]]", '"\\ud800\\udc00"', '"\\ud800"']
 KEYS = ["a b", "a/b", "ü/😀", "a\r\nSet-Cookie: x=y", "'; drop table x;--", "%41", "a?b#c", "..", "x" * 500]
@@ -164,10 +164,10 @@ def test_every_reason_is_told_at_once(parents: Api) -> None:
     """What a value breaks, what is missing, what is unknown, and which parents are not there; nothing is written."""
     row = {"id": 9, "employee_name": " ", "hired_date": "2021-02-30T00:00:00Z", "department_id": 99, "job": 1}
     assert codes(parents.put(f"{EMPLOYEES}/9", {"data": row})) == [
+        ("/data/job", "record.unknown_column"),
         ("/data/employee_name", "employee_name.missing"),
         ("/data/hired_date", "hired_date.not_timestamp"),
         ("/data/job_id", "job_id.missing"),
-        ("/data/job", "record.unknown_column"),
         ("/data/department_id", "department_id.parent_missing"),
     ]
     assert codes(parents.put(f"{EMPLOYEES}/9", ADA | {"id": 9, "department_id": 98, "job_id": 99})) == [
@@ -186,7 +186,7 @@ def test_a_value_that_breaks_its_rule_is_told(parents: Api) -> None:
 
 def test_a_row_that_is_no_object_is_told(parents: Api) -> None:
     """422 for what is JSON but no row."""
-    for body in ([], [ADA], "x", 1, None, {"data": []}, {"data": None}):
+    for body in ([], [ADA], "x", 1, int("1" * 4000), None, {"data": []}, {"data": None}):
         answer = parents.put(f"{EMPLOYEES}/1", json.dumps(body).encode())
         assert [code for _, code in codes(answer)] == ["record.not_object"]
 
@@ -257,8 +257,8 @@ def test_patch_changes_what_it_names(ada: Api) -> None:
 def test_patch_is_judged_as_a_whole_row_is(ada: Api) -> None:
     """null empties a column, which one that is required does not take."""
     assert codes(ada.patch(f"{EMPLOYEES}/1", {"job_id": None, "department_id": 99, "x": 1})) == [
-        ("/job_id", "job_id.missing"),
         ("/x", "record.unknown_column"),
+        ("/job_id", "job_id.missing"),
         ("/department_id", "department_id.parent_missing"),
     ]
     assert ada.get(f"{EMPLOYEES}/1").data == ADA
