@@ -364,7 +364,7 @@ def test_lines_that_cannot_be_read_refuse_the_body(content: bytes, media_type: s
 
 
 @pytest.mark.parametrize(
-    "media_type", ["text/plain", "application/xml", "application/json; charset=latin-1", "json", ""]
+    "media_type", ["text/plain", "application/xml", "application/json; charset=latin-1", "json", "/"]
 )
 def test_another_media_type_is_told_what_is_taken(media_type: str) -> None:
     with pytest.raises(Problem, match="application/json, application/x-ndjson, text/csv") as refused:
