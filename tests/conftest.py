@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -21,6 +22,7 @@ from tests.recording import http_server
 __all__ = ["http_server"]  # a fixture that lives beside its server
 ROOT = Path(__file__).resolve().parent.parent
 CHALLENGE = ROOT.parent / "shared" / "data" / "challenge"
+ROOM_BYTES = 4 << 30  # in memory, for the servers of all workers
 OWNER = "rowdock"
 LOGINS = {"ingest": "rowdock_ingest", "api": "rowdock_api", "backup": "rowdock_backup", "restore": "rowdock_restore"}
 _numbers = itertools.count()
@@ -66,6 +68,15 @@ def _execute(url: str, *statements: str) -> None:
         conn.close()
 
 
+def _memory_or_disk() -> str | None:
+    """Where the data of a test's server lies: in memory if there is room; None for where ``tempfile`` puts things.
+
+    A clone of the template is 350 files: 8 ms in memory, 35 to 350 on a disk.
+    """
+    memory = Path("/dev/shm")  # noqa: S108  # of everybody, as /tmp is: each server has a directory of its own there
+    return str(memory) if memory.is_dir() and shutil.disk_usage(memory).free > ROOM_BYTES else None
+
+
 @pytest.fixture
 def server_dir() -> Iterator[Path]:
     """A directory for a server of the test's own.
@@ -73,14 +84,16 @@ def server_dir() -> Iterator[Path]:
     As root the server runs as another account, and ``tmp_path`` will not do: each start of pytest closes the
     directory above all of them, those of the sessions that run already included.
     """
-    with tempfile.TemporaryDirectory(prefix="rowdock-pg-", ignore_cleanup_errors=True) as directory:
+    where = _memory_or_disk()
+    with tempfile.TemporaryDirectory(prefix="rowdock-pg-", dir=where, ignore_cleanup_errors=True) as directory:
         yield Path(directory)
 
 
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[PostgresServer]:
     """One server for the session (for each worker, under xdist); nothing it holds survives."""
-    with tempfile.TemporaryDirectory(prefix="rowdock-pg-", ignore_cleanup_errors=True) as directory:
+    where = _memory_or_disk()
+    with tempfile.TemporaryDirectory(prefix="rowdock-pg-", dir=where, ignore_cleanup_errors=True) as directory:
         server = PostgresServer(Path(directory), settings={**TEST_SETTINGS, "max_connections": "200"})
         try:
             _execute(
