@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from functions.ingest.statements import Statements
 
 SUPERSEDED = sql.Literal("record.superseded")
+OLDER_WAIT = "select exists (select from ingest_status.pending where table_name = %(table)s and load_id < %(load_id)s)"
 
 
 def reject_parked(
@@ -82,17 +83,20 @@ def after_parking(conn: connection, statements: Statements, load_id: int, number
     parameters = {"load_id": load_id, "table": statements.table.key, "numbers": numbers}
     with conn.cursor() as cursor:
         cursor.execute(statements.remember_live_rows(), parameters)
-    end_waiting(
-        conn,
-        SUPERSEDED,
-        sql.SQL(
-            "p.table_name = %(table)s and p.load_id < %(load_id)s and exists (select from ingest_status.pending n"
-            " where n.load_id = %(load_id)s and n.table_name = %(table)s and n.row_key = p.row_key"
-            " and (%(numbers)s::bigint[] is null or n.record_number = any(%(numbers)s)))"
-        ),
-        parameters,
-        superseded_by(load_id),
-    )
+        cursor.execute(OLDER_WAIT, parameters)
+        others_wait = cursor.fetchone()[0]  # type: ignore[index]  # a select exists gives one row
+    if others_wait:  # else millions of rows would each look for an older one of their key
+        end_waiting(
+            conn,
+            SUPERSEDED,
+            sql.SQL(
+                "p.table_name = %(table)s and p.load_id < %(load_id)s and exists (select from ingest_status.pending n"
+                " where n.load_id = %(load_id)s and n.table_name = %(table)s and n.row_key = p.row_key"
+                " and (%(numbers)s::bigint[] is null or n.record_number = any(%(numbers)s)))"
+            ),
+            parameters,
+            superseded_by(load_id),
+        )
     with conn.cursor() as cursor:
         leave_wakeups(cursor, statements)
 
@@ -121,10 +125,7 @@ def supersede_older(
     """
     parameters = {"load_id": load_id, "table": statements.table.key}
     with conn.cursor() as cursor:
-        cursor.execute(
-            "select exists (select from ingest_status.pending where table_name = %(table)s and load_id < %(load_id)s)",
-            parameters,
-        )
+        cursor.execute(OLDER_WAIT, parameters)
         if not (written or staged) or not cursor.fetchone()[0]:  # type: ignore[index]  # a select exists gives one row
             return
         if staged:

@@ -11,6 +11,8 @@ from tests.integration.objectstore.conftest import PLAIN, VERSIONED, Place, plac
 
 __all__ = ["running"]  # the fixture that ``in_place`` asks for by name
 
+pytestmark = pytest.mark.slow  # it starts every store
+
 STORES = [*places("minio", "seaweedfs", "moto", buckets=[VERSIONED]), *places("fake-gcs", buckets=[PLAIN])]
 
 

@@ -359,6 +359,7 @@ def with_store(dock: Dock, store: Any) -> Dock:
     return dataclasses.replace(dock, services=dataclasses.replace(dock.services, store=store))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reads", [0, 1, 3], ids=["before the first byte", "after a piece", "after three pieces"])
 def test_an_overwrite_during_the_read_never_mixes_two_generations(loaded_parents: Dock, reads: int) -> None:
     """The first generation is read to its end; then the second one comes, and wins: all as in a calm run."""
