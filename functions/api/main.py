@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
+import io
 import re
 import uuid
+from collections import deque
+from collections.abc import Iterator
+from typing import IO
 
 import flask
 import functions_framework
-from werkzeug.exceptions import RequestEntityTooLarge
 
 from functions.api.messages import LONGEST_BODY, Request, Response
 from shared import logs, settings
@@ -18,6 +20,7 @@ settings.load()  # what cannot be used ends the start, with its reason, and not 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._~-]{1,64}\Z")  # one that a caller gives is kept if it can do no harm in a log
 
 LONGEST_DRAINED = 64 << 20  # bytes
+PIECE_BYTES = 1 << 16
 
 
 @functions_framework.http
@@ -31,13 +34,19 @@ def api(request: flask.Request) -> flask.Response:
 
 def _from_flask(request: flask.Request) -> Request:
     given = request.headers.get("X-Request-Id", "")
-    request.max_content_length = LONGEST_BODY  # also ends a chunked body that says nothing of its length
-    body, too_large = b"", False
+    told = request.content_length  # None for a body in chunks
+    waiting, body, is_cut = request.environ["wsgi.input"], b"", False
+    too_large = told is not None and told > LONGEST_BODY
     try:
-        body = request.get_data()
-    except RequestEntityTooLarge:
-        too_large = True
-        _drain(request)
+        # Not by Flask, which cuts a body in chunks at its limit without a word.
+        body = b"" if too_large else b"".join(_pieces(waiting, LONGEST_BODY + 1 if told is None else told))
+        too_large |= len(body) > LONGEST_BODY
+        is_cut = told is not None and not too_large and len(body) < told
+        if too_large:  # most clients read no answer before they have sent it all
+            deque(_pieces(waiting, LONGEST_DRAINED), maxlen=0)
+    except OSError:  # the caller went away, or what it sent are no chunks
+        is_cut = True
+    request.environ["wsgi.input"] = io.BytesIO(body)  # functions-framework reads it once more
     return Request(
         method=request.method,
         path=request.path,
@@ -47,15 +56,19 @@ def _from_flask(request: flask.Request) -> Request:
         remote=request.remote_addr or "",
         id=given if REQUEST_ID.match(given) else uuid.uuid4().hex,
         too_large=too_large,
+        is_cut=is_cut,
     )
 
 
-def _drain(request: flask.Request) -> None:
-    """Throw away what of a long body is still on its way: most clients read no answer before they have sent it all."""
-    waiting, left = request.environ["wsgi.input"], LONGEST_DRAINED
-    with contextlib.suppress(OSError):  # the caller went away, or sends too slowly: it is answered all the same
-        while left > 0 and (piece := waiting.read(min(left, 1 << 16))):
-            left -= len(piece)
+def _pieces(waiting: IO[bytes], most: int) -> Iterator[bytes]:
+    """Up to ``most`` bytes of what a client sends, or all until its end.
+
+    Raises:
+        OSError: the connection was lost, or a chunk is none.
+    """
+    while most > 0 and (piece := waiting.read(min(most, PIECE_BYTES))):
+        most -= len(piece)
+        yield piece
 
 
 def _to_flask(response: Response) -> flask.Response:

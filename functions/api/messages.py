@@ -32,6 +32,7 @@ class Request:
         remote: address of the peer.
         id: names the request in the log, in the answer and in problems.
         too_large: the body was longer than ``LONGEST_BODY`` and is not here.
+        is_cut: the body ended before all of it had come.
     """
 
     method: str
@@ -42,6 +43,7 @@ class Request:
     remote: str = "127.0.0.1"
     id: str = ""
     too_large: bool = False
+    is_cut: bool = False
 
     @property
     def preferences(self) -> Mapping[str, str]:

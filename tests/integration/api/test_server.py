@@ -63,6 +63,18 @@ def test_it_answers_over_http_as_the_contract_says(start: Callable[..., Function
     assert (status, headers["content-type"]) == (404, "application/problem+json")
 
 
+def test_a_body_in_chunks_is_taken_whole_up_to_the_limit(start: Callable[..., FunctionServer], database: Any) -> None:
+    """Of one that is too long by a line no part goes in."""
+    server = start(database.url_for("api"))
+    line = b'{"id": %07d, "job": "' + b"x" * 8000 + b'"}\n'
+    whole = LONGEST_BODY // len(line % 1)
+    for lines, expected in ((whole, 201), (whole + 1, 413)):
+        body = iter([line % (lines * 10_000 + number) for number in range(lines)])
+        status, _, answer = ask(server, "POST", "/api/jobs", body, **{"Content-Type": "application/x-ndjson"})
+        assert status == expected, answer[:300]
+    assert database.query("select count(*) from hired_employees.jobs") == [(whole,)]
+
+
 @pytest.mark.parametrize("how", ["with a length", "in chunks"])
 def test_a_body_that_is_too_large_is_a_413(start: Callable[..., FunctionServer], database: Any, how: str) -> None:
     """A problem document, whether its length is told or not, and the server goes on."""
@@ -74,9 +86,7 @@ def test_a_body_that_is_too_large_is_a_413(start: Callable[..., FunctionServer],
             yield piece
 
     body = piece * (LONGEST_BODY // len(piece) + 1) if how == "with a length" else chunks()
-    status, headers, answer = ask(server, "POST", "/dead-letters", body)
-    if status == 404:
-        pytest.fail("the path that this test posts to is gone")
+    status, headers, answer = ask(server, "POST", "/api/jobs", body, **{"Content-Type": "application/x-ndjson"})
     assert (status, headers["content-type"]) == (413, "application/problem+json")
     assert json.loads(answer)["code"] == "request.too_large"
     assert ask(server, "GET", "/health")[0] == 200
@@ -97,12 +107,21 @@ def test_half_a_configuration_of_tokens_is_refused_at_the_start(
 
 
 def test_a_request_cut_off_in_its_body_harms_nobody(start: Callable[..., FunctionServer], database: Any) -> None:
-    """The caller went away; the next one is answered."""
+    """The caller went away: no row that had come whole goes in, and the next caller is answered."""
     server = start(database.url_for("api"))
-    for _ in range(12):  # more than there are threads
+    head = b"POST /api/jobs HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-ndjson\r\n"
+    row = b'{"id": 1, "job": "Half"}\n'
+    for rest in (
+        b"Content-Length: 1000\r\n\r\n" + row,
+        b"Transfer-Encoding: chunked\r\n\r\n19\r\n" + row + b"\r\n",
+        b"Transfer-Encoding: chunked\r\n\r\nfff\r\n" + row,
+    ) * 6:  # more than there are threads
         with closing(socket.create_connection(("127.0.0.1", server.port), timeout=10)) as cut:
-            cut.sendall(b"POST /dead-letters HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n{")
+            cut.sendall(head + rest)
+            cut.shutdown(socket.SHUT_WR)
+            assert b" 201 " not in cut.recv(100)
     assert ask(server, "GET", "/health")[0] == 200
+    assert database.query("select * from hired_employees.jobs") == []
 
 
 @pytest.mark.slow
