@@ -26,6 +26,7 @@ from local_emulator import samples
 from local_emulator.children import Child, ChildFailed
 from local_emulator.samples import Expected, Plan, spread
 from local_emulator.state import Running, StateFolder
+from shared import outbound
 
 ROOT = Path(__file__).resolve().parent.parent
 START_TIMEOUT_S = 180.0
@@ -35,6 +36,50 @@ FIRST_MENDED_ID = 900_000_000  # where no sample reaches: a row whose id was tak
 NUMBERS = ("read", "loaded", "unchanged", "rejected", "pending")
 FINGERPRINT = "select sum(hashtextextended(e::text || e.xmin, 0)) from hired_employees.hired_employees e"
 OPEN = "select count(*) from ingest_status.rejects r where load_id = %s and closed_as is null"
+
+
+BATCH: dict[str, list[dict[str, Any]]] = {
+    "departments": [{"id": 9001, "departments": "Observatory"}],
+    "jobs": [{"id": 9001, "job": "Chief Stargazer"}],
+    "employees": [
+        {
+            "id": 910_000_001,
+            "employee_name": "Astrid Winterbourne",
+            "hired_date": "2021-07-01T08:00:00Z",
+            "department_id": 9001,
+            "job_id": 9001,
+        },
+        {"id": 910_000_002, "employee_name": "", "hired_date": "2021-07-02", "department_id": 9001, "job_id": 9001},
+    ],
+}
+BATCH_COUNTS = {"received": 4, "inserted": 3, "rejected": 1}
+BATCH_ERRORS = [
+    ("/employees/1/employee_name", "employee_name.missing"),
+    ("/employees/1/hired_date", "hired_date.no_time"),
+]
+# What the API reads from roll-ups, counted from the rows.
+BUSIEST_YEAR = """
+    select extract(year from hired_date at time zone 'UTC')::int from hired_employees.hired_employees
+    group by 1 order by count(*) desc, 1 limit 1
+"""
+HIRED_BY_QUARTER = """
+    select array_agg(hired order by quarter) from (
+      select q.quarter, count(e.id)::int as hired
+      from generate_series(1, 4) q (quarter)
+      left join hired_employees.hired_employees e
+        on extract(quarter from e.hired_date at time zone 'UTC') = q.quarter
+        and extract(year from e.hired_date at time zone 'UTC') = %s
+      group by 1) counted
+"""
+ABOVE_THE_MEAN = """
+    with counted as (
+      select d.id, count(e.id)::int as hired from hired_employees.departments d
+      left join hired_employees.hired_employees e
+        on e.department_id = d.id and extract(year from e.hired_date at time zone 'UTC') = %s
+      group by 1)
+    select coalesce(json_agg(json_build_array(id, hired) order by hired desc, id), '[]') from counted
+    where hired > (select avg(hired) from counted)
+"""
 
 
 class Unexpected(Exception):
@@ -87,6 +132,7 @@ class Demo:
             self._parents()
             self._mend()
             self._same_again()
+            self._over_http()
             self._look_over()
         self._say("\n" + table(self._drops))
 
@@ -145,8 +191,37 @@ class Demo:
         self._expect("fingerprint of the table", self._fingerprint(), before)
         self._command("rejects", "dismiss", "--load", str(again.load_id))
 
+    def _over_http(self) -> None:
+        self._say("\n5. The same tables over HTTP: a batch, a row, the metrics")
+        status, answer = self._ask("POST", "/api/batch", BATCH)
+        counts = {name: answer["counts"][name] for name in ("received", "inserted", "rejected")}
+        self._expect("the batch: status and counts", (status, counts), (207, BATCH_COUNTS))
+        told = [(error["pointer"], error["code"]) for error in answer["errors"]]
+        self._expect("the batch: what is told of its bad row", told, BATCH_ERRORS)
+        for pointer, code in told:
+            self._say(f"   207: 3 of 4 rows are in; {pointer} {code}")
+        row = BATCH["employees"][0]
+        self._expect("the row", self._ask("GET", f"/api/employees/{row['id']}"), (200, {"data": row}))
+        year = self._value(BUSIEST_YEAR)
+        _, quarters = self._ask("GET", f"/api/{year}/quarters")
+        _, departments = self._ask("GET", f"/api/{year}/departments")
+        hired = [sum(row[quarter] for row in quarters["data"]) for quarter in ("Q1", "Q2", "Q3", "Q4")]
+        self._expect(f"hires of {year} by quarter", hired, self._value(HIRED_BY_QUARTER, year))
+        above = [[row["department_id"], row["hired"]] for row in departments["data"]]
+        self._expect(f"departments above the mean of {year}", above, self._value(ABOVE_THE_MEAN, year))
+        shown = " / ".join(f"{number:,}" for number in hired)
+        self._say(f"   hired in {year}, by quarter: {shown}; {len(above)} departments above the mean")
+
+    def _ask(self, method: str, path: str, body: object = None) -> tuple[int, Any]:
+        """Call the API as any client would; returns the status and the answer's JSON."""
+        self._say(f"   $ curl {'' if method == 'GET' else f'-X {method} '}localhost{path}")
+        content = None if body is None else json.dumps(body).encode()
+        headers = {} if content is None else {"Content-Type": "application/json"}
+        status, answer = outbound.exchange(method, self._running.url + path, headers=headers, body=content)
+        return status, json.loads(answer)
+
     def _look_over(self) -> None:
-        self._say("\n5. Keys and roll-ups are counted again")
+        self._say("\n6. Keys and roll-ups are counted again")
         self._command("check")
         self._command("rollup", "verify")
 
