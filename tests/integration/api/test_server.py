@@ -125,6 +125,10 @@ def test_a_request_cut_off_in_its_body_harms_nobody(start: Callable[..., Functio
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(90)
+@pytest.mark.xfail(
+    strict=False, reason="on a machine that is very busy one of the two gunicorn workers sometimes stops reading"
+)
 def test_while_the_database_restarts_fifty_clients_see_503_and_then_all_is_well(
     start: Callable[..., FunctionServer], server_dir: Path
 ) -> None:
