@@ -11,6 +11,7 @@ from psycopg2 import sql
 
 from functions.ingest import history, parked, replay
 from functions.ingest.history import Load
+from functions.ingest.meanwhile import busy_if_written
 from functions.ingest.replay import Origin, Record
 from functions.ingest.statements import Statements
 from shared import events
@@ -93,7 +94,11 @@ def _drain_batch(services: Services, side: connection, stuck: Stuck, total: dict
     one that parks a row anew, for another parent, leaves a wake-up as every parking does.
     """
     deadline_s = services.settings.deadline_s
-    with services.database.transaction(deadline_s=deadline_s, lock_wait_s=LOCK_WAIT_S) as conn, conn.cursor() as cursor:
+    with (
+        busy_if_written(),
+        services.database.transaction(deadline_s=deadline_s, lock_wait_s=LOCK_WAIT_S) as conn,
+        conn.cursor() as cursor,
+    ):
         cursor.execute("select pg_advisory_xact_lock(hashtextextended('drain', 0))")
         cursor.execute("delete from ingest_status.wakeups returning id")
         stuck.take({wakeup for (wakeup,) in cursor.fetchall()})
@@ -206,15 +211,17 @@ def _judge_rest(
 ) -> tuple[int, list[str]]:
     """Judge and merge; returns how many rows wait for another key now, and which of ``column`` are still waited for."""
     cursor.execute(
-        "select record_number, line_number, byte_offset, byte_length, raw from ingest_status.pending"
-        " where load_id = %s and record_number = any(%s) order by record_number",
+        "select record_number, line_number, byte_offset, byte_length, raw, live_hash is not null"
+        " from ingest_status.pending where load_id = %s and record_number = any(%s) order by record_number",
         (source.load_id, numbers),
     )
-    records = [Record(n, line, offset, length, raw.encode()) for n, line, offset, length, raw in cursor.fetchall()]
+    found = cursor.fetchall()
+    records = [Record(n, line, offset, length, raw.encode()) for n, line, offset, length, raw, _ in found]
+    live = {number for number, *_, is_live in found if is_live}
     if not records:
         return 0, []
     judged = replay.judge(services, side, source, records)
-    replay.bring_in(cursor, source, judged, load.counts)
+    replay.bring_in(cursor, source, judged, load.counts, live)
     replay.note_rejected(cursor, source, judged, load.counts)
     waiting = replay.waiting_into(cursor, source, judged, load.counts)
     moved, stuck = _move(cursor, column) if len(waiting) else (0, [])

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from functions.ingest import history, parked, replay
 from functions.ingest.history import Load
 from functions.ingest.judged import REJECTED, Judged
+from functions.ingest.meanwhile import busy_if_written
 from functions.ingest.replay import Origin, Record
 from shared import events
 from shared.errors import EventRefused, ObjectNotFound
@@ -78,7 +79,10 @@ class _Redrive:
     def batch(self, after: int) -> int | None:
         """Judge the next batch behind ``after``; returns the number of its last record, None if there was none."""
         left_s = self.started_s + self.services.settings.deadline_s - time.monotonic()
-        with self.services.database.transaction(deadline_s=left_s, lock_wait_s=LOCK_WAIT_S) as conn:
+        with (
+            busy_if_written(),
+            self.services.database.transaction(deadline_s=left_s, lock_wait_s=LOCK_WAIT_S) as conn,
+        ):
             _hold(conn, self.load_id)
             source = replay.origin(self.services, conn, self.load_id)
             if source is None:
@@ -113,8 +117,8 @@ class _Redrive:
         replay.reject_repeated(judged, source.statements.table.primary_key)
         with conn.cursor() as cursor:
             _reject_twins(cursor, source, judged, self.records)
-            _reject_superseded(cursor, source, judged)
-            accepted = replay.bring_in(cursor, source, judged, load.counts)
+            live = _reject_superseded(cursor, source, judged)
+            accepted = replay.bring_in(cursor, source, judged, load.counts, live)
             _close(cursor, source, judged, accepted, load.id)
             replay.note_rejected(cursor, source, judged, load.counts)
             waiting = replay.waiting_into(cursor, source, judged, load.counts)
@@ -215,19 +219,22 @@ def _park(cursor: Any, conn: connection, source: Origin, numbers: list[int]) -> 
     parked.after_parking(conn, source.statements, source.load_id, numbers)
 
 
-def _reject_superseded(cursor: Any, source: Origin, judged: Judged) -> None:
-    """Reject what something newer came for: since it was parked, if it ever was, or that waits now."""
+def _reject_superseded(cursor: Any, source: Origin, judged: Judged) -> set[int]:
+    """Reject what something newer came for: since it was parked, if it ever was, or that waits now.
+
+    Returns:
+        Numbers of the records whose key has a live row; these rows are held.
+    """
     usable = np.flatnonzero(judged.status != REJECTED)
-    keys = [str(key) for key in judged.keys(usable)]
-    cursor.execute(source.statements.lock_live_rows(), {"keys": keys})
-    cursor.execute(
-        source.statements.superseded_rejects(),
-        {
-            "numbers": judged.record_numbers[usable].tolist(),
-            "keys": keys,
-            "load_id": source.load_id,
-            "table": source.statements.table.key,
-        },
-    )
+    named: dict[str, Any] = {
+        "numbers": judged.record_numbers[usable].tolist(),
+        "keys": [str(key) for key in judged.keys(usable)],
+        "load_id": source.load_id,
+        "table": source.statements.table.key,
+    }
+    cursor.execute(source.statements.lock_live_rows(), named)
+    live = {number for (number,) in cursor.fetchall()}
+    cursor.execute(source.statements.superseded_rejects(), named)
     superseded = np.array([number for (number,) in cursor.fetchall()], np.int64)
     judged.reject(np.flatnonzero(np.isin(judged.record_numbers, superseded)), "record.superseded")
+    return live
