@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from functions.ingest.services import Services
 
 BATCH_ROWS = 20_000
+BATCH_BYTES = 16 << 20  # of records: one may have 64 MiB, so a batch has one at least
+FETCHED_ROWS = 1_000
 SOFT_STOP = 0.8  # of the deadline: no batch begins later; the rest of the time is the last one's
 LOCK_WAIT_S = 20.0
 RAW_CHARACTERS = 8192  # what a reject keeps of its record
@@ -96,10 +98,12 @@ class _Redrive:
         return last
 
     def _read_whole(self, conn: connection, source: Origin, found: list[Record]) -> tuple[int, list[Record]]:
-        """The records as their file has them, as many as there is time to read; and the last one that was looked at."""
-        whole, last = [], found[0].record_number
+        """The records as their file has them, for which there is time and room; the last one that was looked at."""
+        whole, last, size = [], found[0].record_number, 0
         for number, record in enumerate(found):
-            if number and not _is_exact(record) and time.monotonic() > self.stops_s:
+            is_exact = _is_exact(record)
+            size += len(record.raw) if is_exact else record.byte_length
+            if number and (size > BATCH_BYTES or (not is_exact and time.monotonic() > self.stops_s)):
                 break
             last = record.record_number
             if read := _whole(self.services, conn, source, record):
@@ -138,7 +142,10 @@ def _hold(conn: connection, load_id: int) -> None:
 
 
 def _open_rejects(conn: connection, load_id: int, records: list[int] | None, after: int) -> list[Record]:
-    with conn.cursor() as cursor:
+    """The next ones, as much of each as the reject keeps: what is beyond ``BATCH_BYTES`` is not fetched."""
+    found, size = [], 0
+    with conn.cursor("open_rejects") as cursor:
+        cursor.itersize = FETCHED_ROWS
         cursor.execute(
             "select record_number, line_number, byte_offset, byte_length, raw from ingest_status.rejects"
             " where load_id = %(load)s and record_number > %(after)s and closed_as is null"
@@ -147,7 +154,12 @@ def _open_rejects(conn: connection, load_id: int, records: list[int] | None, aft
             " order by record_number limit %(limit)s for update",
             {"load": load_id, "after": after, "records": records, "lost": list(LOST_TO_ANOTHER), "limit": BATCH_ROWS},
         )
-        return [Record(n, line, offset, length, raw.encode()) for n, line, offset, length, raw in cursor.fetchall()]
+        for number, line, offset, length, raw in cursor:
+            found.append(Record(number, line, offset, length, raw.encode()))
+            size += len(found[-1].raw)
+            if size >= BATCH_BYTES:
+                break
+    return found
 
 
 def _is_exact(record: Record) -> bool:
