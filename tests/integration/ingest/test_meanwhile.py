@@ -69,7 +69,7 @@ def ready(loaded_parents: Dock) -> Dock:
 
 @pytest.fixture
 def mendable(loaded_parents: Dock) -> tuple[Dock, events.Event]:
-    """Employee 5 was rejected by a rule that has changed since, and the event that re-drives it; its parents are there."""
+    """Employee 5 was rejected by a rule that has changed since, and the event that re-drives it."""
     loaded_parents.query("insert into hired_employees.departments values (9, 'Nine')")
     load_id = loaded_parents.drop("employees.csv", EARLY.replace(b"T02:48:42Z", b""))["load_id"]
     dock = with_rules(loaded_parents, relaxed(date_alone="midnight"))
