@@ -23,7 +23,7 @@ KINDS: tuple[Kind, ...] = ("integer", "bigint", "text", "timestamptz", "date", "
 KEY_KINDS = tuple(kind for kind in KINDS if kind not in ("boolean", "jsonb"))
 # Characters of a text that is a key or holds one. An entry of a B-tree has at most 2,704 bytes (a third of a page of
 # 8 kB); the largest that a key gets into is that of the rows that wait: the names of a table and of a column (64 bytes
-# each), the key of up to 4 bytes a character, and 24 bytes of header, length and alignment.
+# each), the key of up to 4 bytes a character, a load and a record (8 each), and 24 of header, length and alignment.
 KEY_CHARACTERS = 600
 LoadMode = Literal["merge", "add"]
 INTEGER_RANGE = {"integer": (-(2**31), 2**31 - 1), "bigint": (-(2**63), 2**63 - 1)}

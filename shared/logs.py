@@ -49,7 +49,9 @@ class CanonicalLine:
 
     @property
     def severity(self) -> str:
-        """INFO, or WARNING and ERROR for what did not end well."""
+        """INFO, or WARNING and ERROR for what did not end well; ERROR too with a field ``to_mend`` for the operator."""
+        if "to_mend" in self.fields:
+            return "ERROR"
         refused = self._severity == "INFO" and not NOT_LOADED.isdisjoint(
             str(self.fields.get(name)) for name in ("outcome", "state")
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -11,18 +10,16 @@ from psycopg2 import sql
 
 from functions.ingest import history, parked, replay
 from functions.ingest.history import Load
+from functions.ingest.meanwhile import busy_if_written
 from functions.ingest.replay import Origin, Record
-from functions.ingest.statements import Statements
+from functions.ingest.walk import Batch, Walk, Walks
 from shared import events
 
 if TYPE_CHECKING:
     from psycopg2.extensions import connection
 
     from functions.ingest.services import Services
-    from shared.dictionary import Column, Table
 
-BATCH_ROWS = 20_000
-KEYS_AT_ONCE = 1_000
 LOCK_WAIT_S = 60.0
 
 
@@ -33,49 +30,18 @@ def drain(services: Services) -> dict[str, Any]:
         Fields for the log line: batches, rows that went in, that were rejected, that wait on.
 
     Raises:
-        TransientError: another drain held the lock too long, or the database failed; the wake-ups stay.
+        TransientError: another drain held the lock too long, another writer changed what a batch relies on, or the
+            database failed; the wake-ups stay.
     """
     ends_s = time.monotonic() + services.settings.deadline_s * 0.8
-    total: dict[str, Any] = {"batches": 0, "rows_loaded": 0, "rows_rejected": 0, "rows_pending": 0}
-    stuck = Stuck()
     with services.database.connection() as side:
+        work = _Drain(services, side, Walks.of(services.dictionary))
         while _has_wakeups(side):
             if time.monotonic() > ends_s:
-                return total | {"unfinished": True} | _ask_again(services, stuck, total)
-            _drain_batch(services, side, stuck, total)
-    return total | stuck.as_fields()
-
-
-@dataclass(slots=True)
-class Stuck:
-    """Keys whose parent seemed to be there, but not when the rows were judged: they are left alone until one comes.
-
-    A parent removed in between does that, and so would a defect of ours, which must not judge the same rows for ever.
-
-    Attributes:
-        keys: by (table, column), as ``pending.waits_for`` has them.
-        own: ids of the wake-ups that this drain left itself; any other tells that something came.
-    """
-
-    keys: dict[tuple[str, str], set[str]] = field(default_factory=lambda: defaultdict(set))
-    own: set[int] = field(default_factory=set)
-
-    def take(self, wakeups: set[int]) -> None:
-        """Forget all keys if one of ``wakeups`` is somebody else's."""
-        if wakeups - self.own:
-            self.keys.clear()
-
-    def as_fields(self) -> dict[str, int]:
-        """For the log line, where there is something to tell."""
-        count = sum(map(len, self.keys.values()))
-        return {"keys_stuck": count} if count else {}
-
-
-def _ask_again(services: Services, stuck: Stuck, total: dict[str, Any]) -> dict[str, int]:
-    """Send the event that goes on with the drain, unless all its batches changed nothing: then the sweep does."""
-    if total["batches"] or not stuck.keys:
-        services.send(events.make(events.PENDING_DRAIN, {}))
-    return stuck.as_fields()
+                work.ask_again()
+                return work.as_fields() | {"unfinished": True}
+            work.batch()
+    return work.as_fields()
 
 
 def _has_wakeups(side: connection) -> bool:
@@ -84,100 +50,95 @@ def _has_wakeups(side: connection) -> bool:
         return bool(cursor.fetchone()[0])  # type: ignore[index]  # a select exists gives one row
 
 
-def _drain_batch(services: Services, side: connection, stuck: Stuck, total: dict[str, Any]) -> None:
-    """One transaction: take the wake-ups, bring in one batch, leave a wake-up again if there may be more.
+@dataclass(slots=True)
+class _Drain:
+    """One invocation: what it works on, and what came of it so far."""
 
-    There is an end to it: a batch loads, rejects or moves rows, or its keys are ``stuck``.
-
-    The wake-ups are taken with the rows that they lead to, so that a crash leaves both. Drains go one after the other;
-    one that parks a row anew, for another parent, leaves a wake-up as every parking does.
-    """
-    deadline_s = services.settings.deadline_s
-    with services.database.transaction(deadline_s=deadline_s, lock_wait_s=LOCK_WAIT_S) as conn, conn.cursor() as cursor:
-        cursor.execute("select pg_advisory_xact_lock(hashtextextended('drain', 0))")
-        cursor.execute("delete from ingest_status.wakeups returning id")
-        stuck.take({wakeup for (wakeup,) in cursor.fetchall()})
-        for table in services.dictionary.tables.values():
-            for column in table.columns:
-                ready = column.references and _ready_keys(cursor, services, table, column, stuck)
-                if not ready:
-                    continue
-                _bring_in(services, side, conn, table, column, ready, stuck, total)
-                stuck.own.update(parked.leave_wakeups(cursor, Statements(table)))
-                return
-
-
-def _ready_keys(cursor: Any, services: Services, table: Table, column: Column, stuck: Stuck) -> list[str]:
-    """Keys that rows of ``table`` wait for in ``column`` and that have a parent row now, a bounded number of them.
-
-    The distinct keys are stepped through in the index on (table_name, waits_on, waits_for), however many rows wait.
-    """
-    parent = Statements(services.dictionary.tables[str(column.references)])
-    cursor.execute(
-        sql.SQL(
-            """
-            with recursive waited (key) as (
-              (select waits_for from ingest_status.pending where table_name = %(table)s and waits_on = %(column)s
-               order by waits_for limit 1)
-              union all
-              select (select p.waits_for from ingest_status.pending p where p.table_name = %(table)s
-                      and p.waits_on = %(column)s and p.waits_for > w.key order by p.waits_for limit 1)
-              from waited w where w.key is not null)
-            select key from waited where key is not null and key <> all(%(stuck)s)
-              and exists (select from {parent} where {id} = key::{type}) limit %(limit)s
-            """
-        ).format(parent=parent.name, id=parent.key, type=parent.key_type),
-        {
-            "table": table.key,
-            "column": column.name,
-            "limit": KEYS_AT_ONCE,
-            "stuck": list(stuck.keys[table.key, column.name]),
-        },
+    services: Services
+    side: connection
+    walks: Walks
+    total: dict[str, int] = field(
+        default_factory=lambda: {"batches": 0, "rows_loaded": 0, "rows_rejected": 0, "rows_pending": 0}
     )
-    return [key for (key,) in cursor.fetchall()]
+    without_history: set[int] = field(default_factory=set)
 
+    def as_fields(self) -> dict[str, Any]:
+        """For the log line; what there is nothing to tell of is left out."""
+        fields: dict[str, Any] = dict(self.total)
+        if self.walks.keys_stuck:
+            fields["keys_stuck"] = self.walks.keys_stuck
+        if self.without_history:
+            fields["loads_without_history"] = sorted(self.without_history)
+            fields["to_mend"] = "rows wait whose load's history is missing: restore it, or let them expire"
+        return fields
 
-def _bring_in(
-    services: Services,
-    side: connection,
-    conn: connection,
-    table: Table,
-    column: Column,
-    keys: list[str],
-    stuck: Stuck,
-    total: dict[str, Any],
-) -> None:
-    """Judge and merge up to ``BATCH_ROWS`` rows of the oldest load that waits for one of ``keys``."""
-    with conn.cursor() as cursor:
-        waits = {"table": table.key, "column": column.name, "keys": keys, "limit": BATCH_ROWS}
-        cursor.execute(
-            "select load_id, record_number from ingest_status.pending where table_name = %(table)s"
-            " and waits_on = %(column)s and waits_for = any(%(keys)s) order by load_id, record_number limit %(limit)s"
-            " for update",
-            waits,
-        )
-        found = cursor.fetchall()
-        if not found:
-            return  # a newer load took them away since their keys were looked at
-        load_id = found[0][0]
-        numbers = [number for load, number in found if load == load_id]
-        source = replay.origin(services, conn, load_id)
-        if source is None:
-            raise RuntimeError(f"load {load_id} has parked rows of {table.key} but no history to read them by")
-        load = Load(kind="re-drive", table_name=table.key, details={"of_load": load_id, "why": "parent arrived"})
+    def ask_again(self) -> None:
+        """Send the event that goes on with the drain, unless all its batches changed nothing: then the sweep does."""
+        if self.total["batches"] or not (self.walks.keys_stuck or self.without_history):
+            self.services.send(events.make(events.PENDING_DRAIN, {}))
+
+    def batch(self) -> None:
+        """One transaction: take the wake-ups, bring in one batch, leave a wake-up again if there may be more.
+
+        There is an end to it: every batch is further on its way than the one before.
+
+        The wake-ups are taken with the rows that they lead to, so that a crash leaves both. Drains go one after the
+        other; one that parks a row anew, for another parent, leaves a wake-up as every parking does.
+        """
+        deadline_s = self.services.settings.deadline_s
+        with (
+            busy_if_written(),
+            self.services.database.transaction(deadline_s=deadline_s, lock_wait_s=LOCK_WAIT_S) as conn,
+            conn.cursor() as cursor,
+        ):
+            cursor.execute("select pg_advisory_xact_lock(hashtextextended('drain', 0))")
+            cursor.execute("delete from ingest_status.wakeups returning id, parent_table")
+            self.walks.take(dict(cursor.fetchall()))
+            for walk in self.walks.walks:
+                if batch := walk.next_batch(conn):
+                    self._bring_in(conn, walk, batch)
+                    self.walks.own |= parked.leave_wakeups(cursor, walk.table)
+                    return
+
+    def _bring_in(self, conn: connection, walk: Walk, batch: Batch) -> None:
+        """Judge and merge one batch; history tells of it if it changed anything."""
+        source = replay.origin(self.services, conn, batch.load_id)
+        if source is None:  # a restore of the rows alone can bring that about: the other loads' go in
+            self.without_history.add(batch.load_id)
+            walk.pass_over(batch.load_id)
+            return
+        load = Load(kind="re-drive", table_name=walk.table.key)
+        load.details = {"of_load": batch.load_id, "why": "parent arrived"}
         load.id = history.next_load_id(conn)
-        load.counts.read = len(numbers)
-        load.counts.rejected = _reject_superseded(cursor, source, numbers)
-        load.counts.reasons.update({"record.superseded": load.counts.rejected} if load.counts.rejected else {})
-        moved, still = _judge_rest(services, side, cursor, source, numbers, load, column)
-        stuck.keys[table.key, column.name].update(still)
+        load.counts.read = len(batch.record_numbers)
+        with conn.cursor() as cursor:
+            load.counts.rejected = _reject_superseded(cursor, source, batch.record_numbers)
+            load.counts.reasons.update({"record.superseded": load.counts.rejected} if load.counts.rejected else {})
+            moved = self._judge_rest(cursor, source, batch.record_numbers, load, walk)
         if not moved and load.counts.pending == load.counts.read:
             return  # nothing changed: no history
         history.record(conn, load)
-    total["batches"] += 1
-    total["rows_loaded"] += load.counts.inserted + load.counts.updated
-    total["rows_rejected"] += load.counts.rejected
-    total["rows_pending"] += load.counts.pending
+        self.total["batches"] += 1
+        self.total["rows_loaded"] += load.counts.inserted + load.counts.updated
+        self.total["rows_rejected"] += load.counts.rejected
+        self.total["rows_pending"] += load.counts.pending
+
+    def _judge_rest(self, cursor: Any, source: Origin, numbers: list[int], load: Load, walk: Walk) -> int:
+        """Judge and merge; returns how many rows wait for another key now. Keys still waited for are the walk's."""
+        records, live = _parked_records(cursor, source.load_id, numbers)
+        if not records:
+            return 0
+        judged = replay.judge(self.services, self.side, source, records)
+        replay.bring_in(cursor, source, judged, load.counts, live)
+        replay.note_rejected(cursor, source, judged, load.counts)
+        waiting = replay.waiting_into(cursor, source, judged, load.counts)
+        moved = _move(cursor, walk) if len(waiting) else 0
+        still = set(judged.record_numbers[waiting].tolist())
+        cursor.execute(
+            "delete from ingest_status.pending where load_id = %s and record_number = any(%s)",
+            (source.load_id, [r.record_number for r in records if r.record_number not in still]),
+        )
+        return moved
 
 
 def _reject_superseded(cursor: Any, source: Origin, numbers: list[int]) -> int:
@@ -201,38 +162,29 @@ def _reject_superseded(cursor: Any, source: Origin, numbers: list[int]) -> int:
     return sum(count for *_, count in ended)
 
 
-def _judge_rest(
-    services: Services, side: connection, cursor: Any, source: Origin, numbers: list[int], load: Load, column: Column
-) -> tuple[int, list[str]]:
-    """Judge and merge; returns how many rows wait for another key now, and which of ``column`` are still waited for."""
+def _parked_records(cursor: Any, load_id: int, numbers: list[int]) -> tuple[list[Record], set[int]]:
+    """The records, and the numbers of those whose live row is the one that they were parked over; it is held."""
     cursor.execute(
-        "select record_number, line_number, byte_offset, byte_length, raw from ingest_status.pending"
-        " where load_id = %s and record_number = any(%s) order by record_number",
-        (source.load_id, numbers),
+        "select record_number, line_number, byte_offset, byte_length, raw, live_hash is not null"
+        " from ingest_status.pending where load_id = %s and record_number = any(%s) order by record_number",
+        (load_id, numbers),
     )
-    records = [Record(n, line, offset, length, raw.encode()) for n, line, offset, length, raw in cursor.fetchall()]
-    if not records:
-        return 0, []
-    judged = replay.judge(services, side, source, records)
-    replay.bring_in(cursor, source, judged, load.counts)
-    replay.note_rejected(cursor, source, judged, load.counts)
-    waiting = replay.waiting_into(cursor, source, judged, load.counts)
-    moved, stuck = _move(cursor, column) if len(waiting) else (0, [])
-    still = set(judged.record_numbers[waiting].tolist())
-    cursor.execute(
-        "delete from ingest_status.pending where load_id = %s and record_number = any(%s)",
-        (source.load_id, [r.record_number for r in records if r.record_number not in still]),
-    )
-    return moved, stuck
+    records, live = [], set()
+    for number, line, offset, length, raw, is_live in cursor:
+        records.append(Record(number, line, offset, length, raw.encode()))
+        if is_live:
+            live.add(number)
+    return records, live
 
 
-def _move(cursor: Any, column: Column) -> tuple[int, list[str]]:
-    """Let the rows of ``pg_temp.waiting`` wait for the key that they lack now; the rest as ``_judge_rest``."""
+def _move(cursor: Any, walk: Walk) -> int:
+    """Let the rows of ``pg_temp.waiting`` wait for the key that they lack now; returns how many lack another one."""
     cursor.execute(
         "update ingest_status.pending p set waits_on = w.waits_on, waits_for = w.waits_for from pg_temp.waiting w"
         " where p.load_id = w.load_id and p.record_number = w.record_number"
         " and (p.waits_on, p.waits_for) <> (w.waits_on, w.waits_for)"
     )
     moved = int(cursor.rowcount)
-    cursor.execute("select distinct waits_for from pg_temp.waiting where waits_on = %s", (column.name,))
-    return moved, [key for (key,) in cursor.fetchall()]
+    cursor.execute("select distinct waits_for from pg_temp.waiting where waits_on = %s", (walk.column.name,))
+    walk.stuck.update(key for (key,) in cursor.fetchall())
+    return moved

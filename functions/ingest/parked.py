@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from psycopg2.extensions import connection
 
     from functions.ingest.statements import Statements
+    from shared.dictionary import Table
 
 SUPERSEDED = sql.Literal("record.superseded")
 OLDER_WAIT = "select exists (select from ingest_status.pending where table_name = %(table)s and load_id < %(load_id)s)"
@@ -98,7 +99,7 @@ def after_parking(conn: connection, statements: Statements, load_id: int, number
             superseded_by(load_id),
         )
     with conn.cursor() as cursor:
-        leave_wakeups(cursor, statements)
+        leave_wakeups(cursor, statements.table)
 
 
 def superseded_by(load_id: int | None) -> dict[str, Any]:
@@ -106,9 +107,9 @@ def superseded_by(load_id: int | None) -> dict[str, Any]:
     return {"why": "superseded", "by_load": load_id}
 
 
-def leave_wakeups(cursor: Any, statements: Statements) -> set[int]:
+def leave_wakeups(cursor: Any, table: Table) -> set[int]:
     """One wake-up for each parent of the table: a drain that starts after this commit looks again; returns the ids."""
-    parents = sorted({c.references for c in statements.table.columns if c.references})
+    parents = sorted({c.references for c in table.columns if c.references})
     cursor.execute(
         "insert into ingest_status.wakeups (parent_table) select unnest(%s::text[]) returning id", (parents,)
     )

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from functions.ingest import history, parked, replay
 from functions.ingest.history import Load
 from functions.ingest.judged import REJECTED, Judged
+from functions.ingest.meanwhile import busy_if_written
 from functions.ingest.replay import Origin, Record
 from shared import events
 from shared.errors import EventRefused, ObjectNotFound
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from functions.ingest.services import Services
 
 BATCH_ROWS = 20_000
+BATCH_BYTES = 16 << 20  # of records: one may have 64 MiB, so a batch has one at least
+FETCHED_ROWS = 1_000
 SOFT_STOP = 0.8  # of the deadline: no batch begins later; the rest of the time is the last one's
 LOCK_WAIT_S = 20.0
 RAW_CHARACTERS = 8192  # what a reject keeps of its record
@@ -78,7 +81,10 @@ class _Redrive:
     def batch(self, after: int) -> int | None:
         """Judge the next batch behind ``after``; returns the number of its last record, None if there was none."""
         left_s = self.started_s + self.services.settings.deadline_s - time.monotonic()
-        with self.services.database.transaction(deadline_s=left_s, lock_wait_s=LOCK_WAIT_S) as conn:
+        with (
+            busy_if_written(),
+            self.services.database.transaction(deadline_s=left_s, lock_wait_s=LOCK_WAIT_S) as conn,
+        ):
             _hold(conn, self.load_id)
             source = replay.origin(self.services, conn, self.load_id)
             if source is None:
@@ -92,10 +98,12 @@ class _Redrive:
         return last
 
     def _read_whole(self, conn: connection, source: Origin, found: list[Record]) -> tuple[int, list[Record]]:
-        """The records as their file has them, as many as there is time to read; and the last one that was looked at."""
-        whole, last = [], found[0].record_number
+        """The records as their file has them, for which there is time and room; the last one that was looked at."""
+        whole, last, size = [], found[0].record_number, 0
         for number, record in enumerate(found):
-            if number and not _is_exact(record) and time.monotonic() > self.stops_s:
+            is_exact = _is_exact(record)
+            size += len(record.raw) if is_exact else record.byte_length
+            if number and (size > BATCH_BYTES or (not is_exact and time.monotonic() > self.stops_s)):
                 break
             last = record.record_number
             if read := _whole(self.services, conn, source, record):
@@ -113,8 +121,8 @@ class _Redrive:
         replay.reject_repeated(judged, source.statements.table.primary_key)
         with conn.cursor() as cursor:
             _reject_twins(cursor, source, judged, self.records)
-            _reject_superseded(cursor, source, judged)
-            accepted = replay.bring_in(cursor, source, judged, load.counts)
+            live = _reject_superseded(cursor, source, judged)
+            accepted = replay.bring_in(cursor, source, judged, load.counts, live)
             _close(cursor, source, judged, accepted, load.id)
             replay.note_rejected(cursor, source, judged, load.counts)
             waiting = replay.waiting_into(cursor, source, judged, load.counts)
@@ -134,7 +142,10 @@ def _hold(conn: connection, load_id: int) -> None:
 
 
 def _open_rejects(conn: connection, load_id: int, records: list[int] | None, after: int) -> list[Record]:
-    with conn.cursor() as cursor:
+    """The next ones, as much of each as the reject keeps: what is beyond ``BATCH_BYTES`` is not fetched."""
+    found, size = [], 0
+    with conn.cursor("open_rejects") as cursor:
+        cursor.itersize = FETCHED_ROWS
         cursor.execute(
             "select record_number, line_number, byte_offset, byte_length, raw from ingest_status.rejects"
             " where load_id = %(load)s and record_number > %(after)s and closed_as is null"
@@ -143,7 +154,12 @@ def _open_rejects(conn: connection, load_id: int, records: list[int] | None, aft
             " order by record_number limit %(limit)s for update",
             {"load": load_id, "after": after, "records": records, "lost": list(LOST_TO_ANOTHER), "limit": BATCH_ROWS},
         )
-        return [Record(n, line, offset, length, raw.encode()) for n, line, offset, length, raw in cursor.fetchall()]
+        for number, line, offset, length, raw in cursor:
+            found.append(Record(number, line, offset, length, raw.encode()))
+            size += len(found[-1].raw)
+            if size >= BATCH_BYTES:
+                break
+    return found
 
 
 def _is_exact(record: Record) -> bool:
@@ -215,19 +231,22 @@ def _park(cursor: Any, conn: connection, source: Origin, numbers: list[int]) -> 
     parked.after_parking(conn, source.statements, source.load_id, numbers)
 
 
-def _reject_superseded(cursor: Any, source: Origin, judged: Judged) -> None:
-    """Reject what something newer came for: since it was parked, if it ever was, or that waits now."""
+def _reject_superseded(cursor: Any, source: Origin, judged: Judged) -> set[int]:
+    """Reject what something newer came for: since it was parked, if it ever was, or that waits now.
+
+    Returns:
+        Numbers of the records whose key has a live row; these rows are held.
+    """
     usable = np.flatnonzero(judged.status != REJECTED)
-    keys = [str(key) for key in judged.keys(usable)]
-    cursor.execute(source.statements.lock_live_rows(), {"keys": keys})
-    cursor.execute(
-        source.statements.superseded_rejects(),
-        {
-            "numbers": judged.record_numbers[usable].tolist(),
-            "keys": keys,
-            "load_id": source.load_id,
-            "table": source.statements.table.key,
-        },
-    )
+    named: dict[str, Any] = {
+        "numbers": judged.record_numbers[usable].tolist(),
+        "keys": [str(key) for key in judged.keys(usable)],
+        "load_id": source.load_id,
+        "table": source.statements.table.key,
+    }
+    cursor.execute(source.statements.lock_live_rows(), named)
+    live = {number for (number,) in cursor.fetchall()}
+    cursor.execute(source.statements.superseded_rejects(), named)
     superseded = np.array([number for (number,) in cursor.fetchall()], np.int64)
     judged.reject(np.flatnonzero(np.isin(judged.record_numbers, superseded)), "record.superseded")
+    return live

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from functions.ingest.load import merge_stage, parent_lookup
 from functions.ingest.parked import supersede_older
 from functions.ingest.sender import copy_in
 from functions.ingest.statements import PENDING_COLUMNS, REJECT_COLUMNS, Statements
+from shared.errors import DatabaseBusy
 from shared.reasons import EXISTS
 
 if TYPE_CHECKING:
@@ -79,10 +81,16 @@ def reject_repeated(judged: Judged, key: str) -> None:
         judged.reject(np.array(again, np.int64), f"{key}.duplicate")
 
 
-def bring_in(cursor: Any, source: Origin, judged: Judged, counts: Counts) -> NDArray[np.int64]:
+def bring_in(cursor: Any, source: Origin, judged: Judged, counts: Counts, live: Collection[int]) -> NDArray[np.int64]:
     """Merge the accepted records into their table; returns their indices.
 
     Of a table that only adds, those whose key has a row of other content become rejected instead.
+
+    Args:
+        live: numbers of the records whose key has a row in the table, which this transaction holds.
+
+    Raises:
+        DatabaseBusy: since ``live`` was looked up another writer added the row of a key, which may be newer.
     """
     accepted = np.flatnonzero(judged.status == ACCEPTED)
     if not len(accepted):
@@ -92,6 +100,8 @@ def bring_in(cursor: Any, source: Origin, judged: Judged, counts: Counts) -> NDA
     copy_in(cursor, source.statements.copy_staged(), judged.encode_staged(accepted))
     supersede_older(cursor.connection, source.statements, source.load_id, staged=True)
     updated, inserted = merge_stage(cursor, source.statements)
+    if inserted != len(set(judged.record_numbers[accepted].tolist()) - set(live)):
+        raise DatabaseBusy(f"another writer added rows of {source.statements.table.key} that this work was to add")
     if source.statements.only_adds:
         _reject_existing(cursor, source.statements, judged, accepted)
         accepted = accepted[judged.status[accepted] == ACCEPTED]

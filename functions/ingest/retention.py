@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
 LOADS_AT_ONCE = 1_000
 ROWS_AT_ONCE = 10_000
+ANSWERS_AT_ONCE = 1_000  # each may have the body of a long answer
 ATTEMPTS_KEPT_DAYS = 30
+DEAD_LETTERS_KEPT_DAYS = 90
+ANSWERS_KEPT_HOURS = 24  # as long as the API gives them (functions/api/idempotency.py)
 
 # Skips what a re-drive holds. Loads of no table, or of one that left the dictionary, are kept as long as the default.
 DUE = """
@@ -77,3 +80,30 @@ def forget_attempts(conn: connection) -> Counter[str]:
             (ATTEMPTS_KEPT_DAYS, ROWS_AT_ONCE),
         )
         return Counter(attempts_forgotten=cursor.rowcount)
+
+
+def forget_dead_letters(conn: connection) -> Counter[str]:
+    """One batch, in the caller's transaction, of dead letters that nobody will replay any more, or somebody did."""
+    with conn.cursor() as cursor:
+        cursor.execute(
+            "delete from ingest_status.dead_letters where id in (select id from ingest_status.dead_letters"
+            " where received_at < now() - make_interval(days => %s) order by received_at limit %s)",
+            (DEAD_LETTERS_KEPT_DAYS, ROWS_AT_ONCE),
+        )
+        return Counter(dead_letters_forgotten=cursor.rowcount)
+
+
+def forget_answers(conn: connection) -> Counter[str]:
+    """One batch, in the caller's transaction, of answers to requests with an Idempotency-Key.
+
+    The API forgets some with each such request: this is for those after which none came. One that was given anew while
+    it was looked at is as young as that.
+    """
+    with conn.cursor() as cursor:
+        cursor.execute(
+            "delete from api_access.idempotency where created_at < now() - make_interval(hours => %(hours)s)"
+            " and (principal, key) in (select principal, key from api_access.idempotency"
+            "  where created_at < now() - make_interval(hours => %(hours)s) order by created_at limit %(limit)s)",
+            {"hours": ANSWERS_KEPT_HOURS, "limit": ANSWERS_AT_ONCE},
+        )
+        return Counter(answers_forgotten=cursor.rowcount)

@@ -23,8 +23,8 @@ COPY_TRAILER = b"\xff\xff"
 
 SWITCH_BYTES = 8 << 20  # a kind that has this much waiting gets the next COPY
 WAITING_BYTES = 20 << 20  # in all; then the judge is held up, which bounds memory when PostgreSQL is slow
-# A COPY ends after so much: its transition table then fits into the keys' work_mem instead of spilling to disk
-# (docs/decisions/0002), and the triggers run while the next rows are judged.
+# A COPY ends after so much, and its triggers run while the next rows are judged. Each appends a delta for every cell of
+# the roll-up that it met: longer ones append fewer (docs/decisions/0002).
 STATEMENT_BYTES = 128 << 20
 READ_BYTES = 1 << 20
 

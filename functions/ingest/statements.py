@@ -138,22 +138,49 @@ class Statements:
     def _same(self, left: str, right: str) -> sql.Composable:
         return sql.SQL("({}) is not distinct from ({})").format(self.columns(left), self.columns(right))
 
-    def update_from_stage(self) -> sql.Composable:
-        """Change the live rows that a staged row differs from."""
+    def merge_from_stage(self) -> sql.Composable:
+        """Change the live rows that a staged row differs from, add the staged rows that no live row has the key of.
+
+        One statement, so one snapshot: a key that another writer adds meanwhile is a unique violation, never a row that
+        only looks unchanged. The rows are added in order of key. Gives how many were changed and added, and how many
+        were to be changed, which is more if another writer removed some meanwhile.
+        """
         assignments = sql.SQL(", ").join(
             sql.SQL("{} = s.{}").format(sql.Identifier(c.name), sql.Identifier(c.name))
             for c in self.table.columns
             if c.name != self.table.primary_key
         )
-        return sql.SQL("update {name} t set {set} from pg_temp.stage s where t.{key} = s.{key} and not {same}").format(
-            name=self.name, set=assignments, key=self.key, same=self._same("t", "s")
+        return sql.SQL(
+            """
+            with different as materialized (
+              select {staged}, t.{key} is null as is_new from pg_temp.stage s left join {name} t on t.{key} = s.{key}
+              where t.{key} is null or not {same}),
+            changed as (
+              update {name} t set {set} from different s where not s.is_new and t.{key} = s.{key} returning 1),
+            added as (
+              insert into {name} ({columns}) select {staged} from different s where s.is_new order by s.{key}
+              returning 1)
+            select (select count(*) from changed), (select count(*) from added),
+                   (select count(*) from different where not is_new)
+            """
+        ).format(
+            name=self.name,
+            set=assignments,
+            key=self.key,
+            columns=self.columns(),
+            staged=self.columns("s"),
+            same=self._same("t", "s"),
         )
 
-    def insert_from_stage(self) -> sql.Composable:
-        """Add the staged rows that no live row has the key of, in key order."""
+    def add_from_stage(self) -> sql.Composable:
+        """The same where no row is ever changed: what differs from its live row is left to ``take_existing``."""
         return sql.SQL(
-            "insert into {name} ({columns}) select {staged} from pg_temp.stage s"
-            " where not exists (select from {name} t where t.{key} = s.{key}) order by s.{key}"
+            """
+            with added as (
+              insert into {name} ({columns}) select {staged} from pg_temp.stage s
+              where not exists (select from {name} t where t.{key} = s.{key}) order by s.{key} returning 1)
+            select 0, count(*), 0 from added
+            """
         ).format(name=self.name, columns=self.columns(), staged=self.columns("s"), key=self.key)
 
     def stage_first_doubles(self) -> sql.Composable:
@@ -297,9 +324,13 @@ class Statements:
         return sql.SQL("(p.load_id, p.record_number) in ({})").format(sql.SQL(" union all ").join(met))
 
     def lock_live_rows(self) -> sql.Composable:
-        """Hold the live rows of the keys in the parameter, a list, against other writers until the transaction ends."""
+        """Hold the live rows of ``keys`` against other writers until the transaction ends.
+
+        Gives those of ``numbers``, a list in the order of the keys, that have one.
+        """
         return sql.SQL(
-            "select from {name} t where t.{key} = any(%(keys)s::{type}[]) order by t.{key} for no key update"
+            "select k.number from unnest(%(numbers)s::bigint[], %(keys)s::{type}[]) k (number, key)"
+            " join {name} t on t.{key} = k.key order by t.{key} for no key update of t"
         ).format(name=self.name, key=self.key, type=self.key_type)
 
     def superseded_rejects(self) -> sql.Composable:

@@ -119,6 +119,14 @@ def _forget_attempts(services: Services) -> dict[str, Any]:
     return _in_batches(services, retention.forget_attempts)
 
 
+def _forget_dead_letters(services: Services) -> dict[str, Any]:
+    return _in_batches(services, retention.forget_dead_letters)
+
+
+def _forget_answers(services: Services) -> dict[str, Any]:
+    return _in_batches(services, retention.forget_answers)
+
+
 # The roll-up first: what the metrics read should not wait for a long drain.
 STEPS: dict[str, Callable[[Services], dict[str, Any]]] = {
     "fold": _fold,
@@ -126,4 +134,6 @@ STEPS: dict[str, Callable[[Services], dict[str, Any]]] = {
     "expire": _expire,
     "forget_loads": _forget_loads,
     "forget_attempts": _forget_attempts,
+    "forget_dead_letters": _forget_dead_letters,
+    "forget_answers": _forget_answers,
 }

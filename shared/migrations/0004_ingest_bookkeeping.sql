@@ -117,7 +117,8 @@ create table ingest_status.pending (
   primary key (load_id, record_number)
 );
 comment on table ingest_status.pending is 'Valid records of files that wait for a parent row.';
-create index on ingest_status.pending (table_name, waits_on, waits_for);
+-- In the order in which a drain walks through it; what was dealt with is passed by at one step.
+create index on ingest_status.pending (table_name, waits_on, waits_for, load_id, record_number);
 create index on ingest_status.pending (table_name, row_key);
 create index on ingest_status.pending (table_name, parked_at);
 

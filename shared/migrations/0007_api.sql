@@ -41,6 +41,7 @@ create table ingest_status.dead_letters (
   unique (event_source, event_id)
 );
 comment on table ingest_status.dead_letters is 'Events that were given up after their last delivery.';
+create index on ingest_status.dead_letters (received_at);
 
 -- Lists of history pass by what is most of it, loads of batches that went well.
 create index on ingest_status.ingest_status (id) where kind <> 'batch';
@@ -49,7 +50,10 @@ create index on ingest_status.ingest_status (id) where state <> 'loaded';
 grant select on api_access.keys to rowdock_api;
 grant select, insert, update, delete on api_access.idempotency to rowdock_api;
 grant select, insert, update on ingest_status.dead_letters to rowdock_api;
-grant select, delete on ingest_status.dead_letters to rowdock_ingest;  -- whose sweep forgets them
+-- The sweep forgets dead letters and answers; it need not read what was answered.
+grant select, delete on ingest_status.dead_letters to rowdock_ingest;
+grant usage on schema api_access to rowdock_ingest;
+grant select (principal, key, created_at), delete on api_access.idempotency to rowdock_ingest;
 grant usage on sequence ingest_status.dead_letters_id_seq to rowdock_api;
 grant select on all tables in schema api_access to rowdock_backup;
 grant select, insert, update, delete on all tables in schema api_access to rowdock_restore;

@@ -103,6 +103,20 @@ def test_each_invocation_delivered_twice_changes_nothing(
     assert tables(dock) == expected
 
 
+@pytest.mark.parametrize("room", [100, 60_000], ids=["short records", "records read from their object"])
+def test_long_records_are_re_driven_in_batches_of_bounded_bytes(
+    loaded_parents: Dock, monkeypatch: pytest.MonkeyPatch, room: int
+) -> None:
+    """A batch holds what it has room for, and one record at least, as the file has them."""
+    monkeypatch.setattr(redrive, "BATCH_BYTES", room)
+    content = "".join(f"{n},{'é' * (room // 6)},2021-11-07,2,1\n" for n in range(1, 6))
+    load_id = loaded_parents.drop("employees.csv", content.encode())["load_id"]
+    dock = with_rules(loaded_parents, relaxed(date_alone="midnight"))
+    work.handle(dock.services, everything(load_id))
+    assert [row[0] for row in dock.employees()] == [1, 2, 3, 4, 5]
+    assert [h["rows_read"] for h in dock.history() if h["kind"] == "re-drive"] == [2, 2, 1]
+
+
 def test_what_was_named_is_re_driven_alike(make_rejected: Callable[[], tuple[Dock, int]], impatient: None) -> None:
     """Of two named records of one key the first goes in, whichever batches and deliveries they fall into."""
     dock, load_id = make_rejected()

@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import io
 from collections.abc import Callable
+from contextlib import closing
 from typing import Any
 
+import psycopg2
 import pytest
 
 from functions.ingest import retention
@@ -187,6 +189,48 @@ def test_commands_say_that_a_load_was_forgotten(dock: Dock) -> None:
     with pytest.raises(NoSuchLoad, match="retention_days"):
         rejects.export(conn, dock.services.dictionary, load_id, io.StringIO())
     conn.close()
+
+
+def dead_letter(dock: Dock, name: str, age: str, replayed: bool = False) -> None:
+    dock.query(
+        "insert into ingest_status.dead_letters (event_id, event_source, event_type, data, received_at, replayed_at)"
+        " values (%s, 's', 't', '{}', now() - %s::interval, case when %s then now() end)",
+        *(name, age, replayed),
+    )
+
+
+def answer(dock: Dock, key: str, age: str) -> None:
+    dock.query(
+        "insert into api_access.idempotency values ('somebody', %s, '', 200, '{}', '', now() - %s::interval)", key, age
+    )
+
+
+def test_dead_letters_and_answers_are_forgotten_in_their_time(dock: Dock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dead letters after 90 days, replayed or not; answers after a day; in bounded batches, younger ones stay."""
+    monkeypatch.setattr(retention, "ROWS_AT_ONCE", 1)
+    monkeypatch.setattr(retention, "ANSWERS_AT_ONCE", 1)
+    for name, age, replayed in (
+        ("old", "91 days", False),
+        ("old, replayed", "91 days", True),
+        ("young", "89 days", True),
+    ):
+        dead_letter(dock, name, age, replayed)
+    for key, age in (("old", "25 hours"), ("older", "3 days"), ("young", "23 hours")):
+        answer(dock, key, age)
+    fields = dock.ask(events.SWEEP)
+    assert (fields["dead_letters_forgotten"], fields["answers_forgotten"]) == (2, 2)
+    assert dock.query("select event_id from ingest_status.dead_letters") == [("young",)]
+    assert dock.query("select key from api_access.idempotency") == [("young",)]
+
+
+def test_the_sweep_cannot_read_what_was_answered(dock: Dock) -> None:
+    """Its role sees whose an answer is and how old, not the answer, which may hold rows."""
+    with (
+        closing(dock.connect("ingest")) as conn,
+        conn.cursor() as cursor,
+        pytest.raises(psycopg2.errors.InsufficientPrivilege),
+    ):
+        cursor.execute("select body from api_access.idempotency")
 
 
 def test_a_re_drive_of_a_forgotten_load_changes_nothing(dock: Dock) -> None:

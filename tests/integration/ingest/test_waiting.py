@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
@@ -11,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from functions.ingest import drain, load, replay, work
-from shared import dictionary, events
+from functions.ingest import drain, load, replay, walk, work
+from functions.ingest.walk import Walk
+from shared import dictionary, events, logs
 from shared.errors import SettingsError
 from tests.conftest import TestDatabase
 from tests.integration.ingest.conftest import JOBS, Dock
@@ -289,7 +291,7 @@ def test_a_drain_twice_changes_nothing(waiting: Dock) -> None:
 
 def test_many_waiting_rows_go_in_in_bounded_batches(dock: Dock, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each batch is a transaction of its own; together they bring every row."""
-    monkeypatch.setattr("functions.ingest.drain.BATCH_ROWS", 100)
+    monkeypatch.setattr("functions.ingest.walk.BATCH_ROWS", 100)
     rows = b"".join(b"%d,Name,2021-11-07T02:48:42Z,%d,1\n" % (n, n % 3 + 1) for n in range(1, 501))
     dock.drop("employees.csv", rows)
     dock.parents()
@@ -395,17 +397,17 @@ LOSE_THE_OTHER_CONNECTIONS = """
 
 def test_a_drain_whose_rows_vanish_under_it_goes_on(waiting: Dock, monkeypatch: pytest.MonkeyPatch) -> None:
     """A newer generation takes the parked row away between the look and the lock: nothing fails, nothing is left."""
-    look = drain._ready_keys
+    look = Walk._next_loads
 
-    def look_then_lose(*where: Any) -> list[str]:
-        ready = look(*where)
-        if ready:
+    def look_then_lose(walk: Walk, conn: Any) -> dict[str, int]:
+        found = look(walk, conn)
+        if found:
             waiting.drop("employees.csv", EARLY.replace(b",9,1", b",1,1").replace(b"5,", b"6,", 1))
-        return ready
+        return found
 
     waiting.query("insert into hired_employees.departments values (1, 'One')")
     waiting.query("insert into hired_employees.departments values (9, 'Nine')")
-    monkeypatch.setattr(drain, "_ready_keys", look_then_lose)
+    monkeypatch.setattr(Walk, "_next_loads", look_then_lose)
     waiting.ask(events.PENDING_DRAIN)
     assert waiting.pending() == []
     assert [row[0] for row in waiting.employees()] == [6]
@@ -443,9 +445,40 @@ def test_a_drain_ends_although_the_judge_denies_a_parent_that_is_there(
     assert [row[0] for row in waiting.employees()] == [5, 6]
 
 
+def test_rows_whose_load_has_no_history_hold_up_no_other(waiting: Dock, capsys: pytest.CaptureFixture[str]) -> None:
+    """A restore may bring that about: they are left alone, an error in the log names their load, and they expire."""
+    ((load_id,),) = waiting.query("select distinct load_id from ingest_status.pending")
+    waiting.query("delete from ingest_status.parts where load_id = %s", load_id)
+    waiting.query("delete from ingest_status.ingest_status where id = %s", load_id)
+    waiting.drop("employees-2.csv", EARLY.replace(b"5,", b"6,", 1))
+    waiting.query("insert into hired_employees.departments values (9, 'Nine')")
+    with logs.canonical_line("ingest.finished") as line:
+        line.update(waiting.ask(events.PENDING_DRAIN))
+    told = json.loads(capsys.readouterr().out)
+    assert (told["severity"], told["loads_without_history"], told["rows_loaded"]) == ("ERROR", [load_id], 1)
+    assert [row[0] for row in waiting.employees()] == [6]
+    assert [key for _, key, _, _ in waiting.pending()] == ["5"]
+    assert waiting.query("select count(*) from ingest_status.wakeups") == [(0,)]
+    expire(waiting)
+    assert waiting.rejects() == [(1, ["department_id.expired"], EARLY.decode().strip())]
+
+
+def test_long_waiting_rows_go_in_in_batches_of_bounded_bytes(waiting: Dock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A batch holds what it has room for, and one row at least: memory does not depend on how long records are."""
+    monkeypatch.setattr(walk, "BATCH_BYTES", 100)
+    monkeypatch.setattr(walk, "FETCHED_ROWS", 2)
+    lengths = (1, 1, 200, 1, 1, 1)
+    rows = [b"%d,%s,2021-11-07T02:48:42Z,9,1\n" % (n, b"N" * length) for n, length in enumerate(lengths, 6)]
+    waiting.drop("employees-2.csv", b"".join(rows))
+    waiting.query("insert into hired_employees.departments values (9, 'Nine')")
+    waiting.ask(events.PENDING_DRAIN)
+    assert [row[0] for row in waiting.employees()] == list(range(5, 12))
+    assert [h["rows_read"] for h in waiting.history() if h["kind"] == "re-drive"] == [1, 2, 1, 3]
+
+
 def test_a_row_stuck_in_a_batch_does_not_hold_up_the_next_ones(waiting: Dock, monkeypatch: pytest.MonkeyPatch) -> None:
     """Batches of one row: the oldest load's is stuck, the later ones go in."""
-    monkeypatch.setattr(drain, "BATCH_ROWS", 1)
+    monkeypatch.setattr(walk, "BATCH_ROWS", 1)
     deny(monkeypatch, 9)
     later = [EARLY.replace(b"5,", b"%d," % n, 1).replace(b",9,1", b",%d,1" % (n % 2 + 7)) for n in (6, 7, 8)]
     waiting.drop("employees-2.csv", b"".join(later))
@@ -474,22 +507,21 @@ def test_a_parent_that_goes_after_the_look_and_comes_again_is_not_missed(
     waiting: Dock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its row is stuck when it is judged; the wake-up of the second coming, within the same drain, brings it in."""
-    look, steps = drain._ready_keys, iter(["remove", "put back"])
+    look, steps = Walk._next_loads, ["put back", "remove"]
 
-    def look_then_change(*where: Any) -> list[str]:
-        ready = look(*where)
-        step = next(steps, "") if where[3].name == "department_id" else ""
-        if step == "remove":
-            assert ready == ["9"]
+    def look_then_change(walk: Walk, conn: Any) -> dict[str, int]:
+        found = look(walk, conn)
+        if "9" in found and steps[-1:] == ["remove"]:
             waiting.query("delete from hired_employees.departments where id = 9")
-        elif step == "put back":
-            assert ready == []
-            assert names(waiting) == []
+            steps.pop()
+        elif walk.stuck == {"9"} and steps == ["put back"]:
+            assert (found, names(waiting)) == ({}, [])
             waiting.query("insert into hired_employees.departments values (9, 'Again')")
-        return ready
+            steps.pop()
+        return found
 
     waiting.query("insert into hired_employees.departments values (9, 'Nine')")
-    monkeypatch.setattr(drain, "_ready_keys", look_then_change)
+    monkeypatch.setattr(Walk, "_next_loads", look_then_change)
     assert "keys_stuck" not in waiting.ask(events.PENDING_DRAIN)
-    assert names(waiting) == ["Early Bird"]
+    assert (names(waiting), steps) == (["Early Bird"], [])
     assert waiting.query("select count(*) from ingest_status.wakeups") == [(0,)]
