@@ -153,6 +153,7 @@ def test_a_function_has_no_right_that_it_does_not_use(lent_database: Any, role: 
         lent_database.query(statement, role=role)
 
 
+@pytest.mark.usefixtures("template_database")  # it makes the logins
 def test_public_has_no_right_on_the_database_and_backups_make_no_temporary_tables(empty_database: Any) -> None:
     """A stranger cannot even connect; loads and restores stage their rows. (A clone has not its template's rights.)"""
     migrate.migrate(empty_database.owner_url)
