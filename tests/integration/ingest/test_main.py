@@ -176,6 +176,16 @@ def test_a_store_that_refuses_us_is_ours_to_mend(start: Start, any_store: Any) -
     assert "not-the-secret" not in json.dumps(line) + answer.text
 
 
+def test_a_bucket_that_the_store_does_not_have_is_ours_to_mend(start: Start) -> None:
+    """500: under a wrong STORAGE_URL every file looks as if it were gone, and none may be taken for done."""
+    function = start()
+    described, body = events.binary(function.dock.finalized("employees.csv", bucket="rowdock-nowhere"))
+    problem(function.client.post("/", headers=described, data=body), 500, "object.refused")
+    assert states(function.dock) == []
+    (line,) = function.printed()
+    assert (line["severity"], "create the bucket" in line["error_message"]) == ("ERROR", True)
+
+
 NO_EVENTS: list[tuple[dict[str, str], bytes, str]] = [
     ({}, b"", "0 bytes of the event are not JSON"),
     ({"content-type": "application/json"}, b'{"a": 1}', "the request is no event"),
