@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,8 +13,8 @@ from shared.errors import (
     PermanentError,
     TransientError,
 )
+from shared.problems import MEDIA_TYPE, document
 
-MEDIA_TYPE = "application/problem+json"
 TYPE = "/docs/problems#"  # resolved against where the API is (RFC 3986, 5); the page has one entry for each code
 # What each code means in general, for the page of problems and as the title of its documents.
 TITLES = {
@@ -108,15 +107,8 @@ def of_error(error: BaseException) -> Problem:
 
 def response(problem: Problem, request_id: str) -> Response:
     """The document as an answer."""
-    document: dict[str, Any] = {
-        "type": TYPE + problem.code,
-        "title": TITLES[problem.code],
-        "status": problem.status,
-        "detail": str(problem),
-        "instance": f"/requests/{request_id}",
-        "code": problem.code,
-        **problem.extensions,
-    }
+    members: dict[str, Any] = {"type": TYPE + problem.code, "instance": f"/requests/{request_id}"} | problem.extensions
     if problem.errors:
-        document["errors"] = problem.errors
-    return Response(problem.status, json.dumps(document).encode(), MEDIA_TYPE, dict(problem.headers))
+        members["errors"] = problem.errors
+    body = document(problem.status, problem.code, TITLES[problem.code], str(problem), **members)
+    return Response(problem.status, body, MEDIA_TYPE, dict(problem.headers))
