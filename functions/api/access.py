@@ -97,12 +97,13 @@ def _caller(request: Request, settings: Settings) -> str:
 
 
 def _from_loopback(request: Request) -> Principal:
-    """Everybody on this machine; but no page of another site that a browser here shows, by whatever name."""
-    origin = request.headers.get("origin")
-    hosts = [_host(request.headers.get("host", ""))] + (
-        [_host(origin.partition("://")[2])] if origin is not None else []
-    )
-    if not _is_loopback(request.remote) or any(host not in LOOPBACK_NAMES for host in hosts):
+    """Everybody on this machine; but no page that a browser here shows, other than our own, by whatever name.
+
+    Not of another port either: what listens there may show what strangers wrote, and its forms need no leave of ours.
+    """
+    host = request.headers.get("host", "")
+    is_ours = request.headers.get("origin") in (None, f"http://{host}")
+    if not (is_ours and _host(host) in LOOPBACK_NAMES and _is_loopback(request.remote)):
         raise Problem(403, "access.forbidden", "Without keys the API answers callers on its own machine alone.")
     return EVERYBODY
 
