@@ -15,6 +15,8 @@ from shared.errors import (
 )
 from shared.problems import MEDIA_TYPE, document
 
+# A connection that is lost on the way back from a commit looks like any other.
+UNKNOWN_END = "A write may have been done all the same: look, or send it again under its Idempotency-Key."
 TYPE = "/docs/problems#"  # resolved against where the API is (RFC 3986, 5); the page has one entry for each code
 # What each code means in general, for the page of problems and as the title of its documents.
 TITLES = {
@@ -87,10 +89,11 @@ def of_error(error: BaseException) -> Problem:
     if isinstance(error, DeadlineExceeded):
         return Problem(504, "deadline", "The database ended the request at its time limit. Ask for less at once.")
     if isinstance(error, TransientError):
-        busy = error.code == "database.busy"
         retry = {"Retry-After": str(error.retry_after_s)}
-        detail = f"Nothing was changed. Try again after {error.retry_after_s} seconds."
-        return Problem(503, "busy" if busy else "unavailable", detail, headers=retry)
+        again = f"Try again after {error.retry_after_s} seconds."
+        if error.code == "database.busy":
+            return Problem(503, "busy", f"Nothing was changed. {again}", headers=retry)
+        return Problem(503, "unavailable", f"{again} {UNKNOWN_END}", headers=retry)
     if isinstance(error, CallerRefused):
         return Problem(403, "access.forbidden", "The caller is not one that may call this path.")
     if isinstance(error, ConstraintViolation):
