@@ -49,7 +49,8 @@ def _unknown(side: connection, page: list[ObjectInfo]) -> list[ObjectInfo]:
         return []
     with side.cursor() as cursor:
         cursor.execute(
-            "select object_name, generation from ingest_status.ingest_status where bucket = %s and state <> 'superseded'"
+            "select object_name, generation from ingest_status.ingest_status"
+            " where bucket = %s and state <> 'superseded'"
             " and (object_name, generation) in (select * from unnest(%s::text[], %s::text[]))",
             (page[0].bucket, [i.name for i in page], [i.generation for i in page]),
         )
