@@ -14,32 +14,10 @@ from typing import Any
 import pytest
 
 from functions.api.messages import LONGEST_BODY
-from local_emulator import manifest
 from local_emulator.children import ChildFailed
-from local_emulator.functions import FunctionServer, Surroundings
+from local_emulator.functions import FunctionServer
 from local_emulator.postgresql import TEST_SETTINGS, PostgresServer
 from shared.migrate import migrate
-
-ROOT = Path(__file__).resolve().parents[3]
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Callable[..., FunctionServer]]:
-    """Starts the function as deploy.yaml describes it, under further settings."""
-    servers: list[FunctionServer] = []
-
-    def begin(database_url: str, **settings: str) -> FunctionServer:
-        given = {"DATABASE_URL": database_url, "ROWDOCK_ENVIRONMENT": "emulator", "API_AUTH": "off", **settings}
-        surroundings = Surroundings(ROOT, tmp_path / f"run{len(servers)}", given)
-        function = manifest.load(ROOT / "deploy.yaml").functions["api"]
-        server = FunctionServer(function, surroundings, lambda _line: None)
-        servers.append(server)
-        server.start()
-        return server
-
-    yield begin
-    for server in servers:
-        server.stop()
 
 
 def ask(server: FunctionServer, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, Any, bytes]:
