@@ -144,3 +144,17 @@ def test_while_the_database_restarts_fifty_clients_see_503_and_then_all_is_well(
             second.kill()
     finally:
         first.kill()
+
+
+@pytest.mark.parametrize(
+    "path", ["/health%0A", "/api/jobs/a%0Ab", "/static/app.js", "/static/../main.py", "/favicon.ico", "/robots.txt"]
+)
+def test_a_path_that_the_server_keeps_to_itself_is_answered_by_the_api(
+    start: Callable[..., FunctionServer], database: Any, path: str
+) -> None:
+    """A problem with the strict headers, as for every path; functions-framework has a page of its own for some."""
+    server = start(database.url_for("api"))
+    status, headers, body = ask(server, "GET", path)
+    assert (status, headers["content-type"]) == (404, "application/problem+json")
+    assert headers["content-security-policy"] == "default-src 'none'; frame-ancestors 'none'"
+    assert json.loads(body)["code"] in ("route.not_found", "row.not_found")
