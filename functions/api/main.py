@@ -34,8 +34,7 @@ def api(request: flask.Request) -> flask.Response:
 
 def _left_over(_error: Exception) -> flask.Response:
     """Answer what functions-framework gives to no function: its rule for paths stops at the end of a line."""
-    answered: flask.Response = api(flask.request)
-    return answered
+    return flask.make_response(api(flask.request))
 
 
 if flask.has_app_context():  # as functions-framework imports this module

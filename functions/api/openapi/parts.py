@@ -37,14 +37,14 @@ def path(name: str, schema: Schema, description: str) -> Part:
     return {"name": name, "in": "path", "required": True, "description": description, "schema": schema}
 
 
-def header(name: str, schema: Schema, description: str) -> Part:
+def header(name: str, schema: Schema, description: str, **more: Any) -> Part:
     """A header of the request."""
-    return {"name": name, "in": "header", "description": description, "schema": schema}
+    return {"name": name, "in": "header", "description": description, "schema": schema, **more}
 
 
 PAGE_SIZE = query(
     "page_size",
-    {"type": "integer", "minimum": 1, "default": paging.DEFAULT_SIZE, "maximum": 2**63 - 1},
+    {"type": "integer", "minimum": 1, "default": paging.DEFAULT_SIZE},
     f"Rows of a page; more than {paging.LARGEST_SIZE} are taken for that many. No list is cut without a next page.",
 )
 PAGE_TOKEN = query(
@@ -57,8 +57,9 @@ VALIDATE_ONLY = query(
 )
 IF_MATCH = header(
     "If-Match",
-    {"type": "string", "pattern": rf"^(\*|{TAG}(, *{TAG})*)$"},
+    {"anyOf": [{"type": "string", "enum": ["*"]}, {"type": "string", "pattern": rf"^{TAG}(, *{TAG})*$"}]},
     "Write only a row that has one of these ETags (`*`: any row that is there); else 412.",
+    example='"9c1f"',
 )
 MUST_BE_NEW = header("If-None-Match", {"type": "string", "enum": ["*"]}, "Write only where there is no such row.")
 IS_KNOWN = header(
@@ -155,7 +156,7 @@ HEADERS: dict[str, Part] = {
     "Link": text_header('The next page, `rel="next"`, where there is one.'),
     "Retry-After": {"description": "Seconds.", "required": True, "schema": {"type": "integer", "minimum": 1}},
     "WWW-Authenticate": text_header("The challenge (RFC 9110, 11.6.1)."),
-    "Accept-Post": text_header("The media types that are taken.", required=True),
+    "Accept-Post": text_header("The media types that are taken."),
     "Idempotency-Replayed": {"description": "An earlier request was answered so.", "schema": {"const": "true"}},
 }
 

@@ -34,6 +34,13 @@ BATCH_ERROR: Schema = {
     "allOf": [ref("Fault"), {"required": ["index", "pointer", "code"]}],
     "title": "One reason of one row that is not in",
 }
+LOAD_ID = "$response.body#/ingest_id"
+TO_LOAD: Part = {"the batch in history": {"operationId": "history.read", "parameters": {"id": LOAD_ID}}}
+AFTER_REJECTS: Part = TO_LOAD | {
+    "its rejects": {"operationId": "rejects.list", "parameters": {"ingest_id": LOAD_ID}},
+    "judge them again": {"operationId": "rejects.redrive", "requestBody": {"ingest_id": LOAD_ID}},
+    "dismiss them": {"operationId": "rejects.dismiss", "requestBody": {"ingest_id": LOAD_ID}},
+}
 BATCH_PROBLEMS = (409, 415, 422)
 
 
@@ -49,9 +56,7 @@ def of_tables(dictionary: Dictionary) -> dict[str, Callable[[Table], Part]]:
         "batch.write": lambda table: _batch(
             table, "Write {} by their ids", "200", WRITE, ref(table.api_name), row_example(table)
         ),
-        "batch.remove": lambda table: _batch(
-            table, "Remove {}", "200", REMOVE, ref(f"{table.api_name}.key"), _key_of(row_example(table), table)
-        ),
+        "batch.remove": _remove_batch,
     }
 
 
@@ -105,7 +110,7 @@ def _replace(table: Table) -> Part:
             "201": _row(table, "It was made.", parts.LOCATION | parts.APPLIED),
             "204": parts.ok("It was replaced; `return=minimal`.", headers=parts.ETAG | parts.APPLIED),
         },
-        "problems": (409, 412, 415, 422),
+        "problems": (404, 409, 412, 415, 422),
     }
 
 
@@ -144,7 +149,12 @@ def _id(table: Table) -> Part:
 
 def _row(table: Table, description: str, headers: Part | None = None) -> Part:
     content = parts.json(answer(ref(f"{table.api_name}.shown")), {"data": row_example(table)})
-    return parts.ok(description, content, parts.ETAG | (headers or {}) | parts.APPLIED)
+    same = {"id": "$request.path.id", "If-Match": "$response.header.ETag"}
+    links = {
+        f"{verb} it, if nobody did": {"operationId": f"{operation}.{table.api_name}", "parameters": same}
+        for verb, operation in (("change", "rows.change"), ("remove", "rows.remove"))
+    }
+    return parts.ok(description, content, parts.ETAG | (headers or {}) | parts.APPLIED, links=links)
 
 
 def _one(table: Table, schema: str, example: Any, media_types: Sequence[str]) -> Part:
@@ -152,20 +162,32 @@ def _one(table: Table, schema: str, example: Any, media_types: Sequence[str]) ->
     return {"required": True, "content": dict.fromkeys(media_types, media)}
 
 
-def _key_of(example: dict[str, Any], table: Table) -> dict[str, Any]:
-    return {table.primary_key: example[table.primary_key]}
+def _remove_batch(table: Table) -> Part:
+    key, named = ref(f"{table.api_name}.key"), ref(f"{table.api_name}.named")
+    example = {table.primary_key: value_example(table.key_column)}
+    return _batch(table, "Remove {}", "200", REMOVE, key, example, alone=named)
 
 
-def _batch(table: Table, summary: str, good: str, description: str, item: Schema, example: dict[str, Any]) -> Part:
+def _batch(
+    table: Table,
+    summary: str,
+    good: str,
+    description: str,
+    item: Schema,
+    example: dict[str, Any],
+    alone: Schema | None = None,
+) -> Part:
     csv = ",".join(example) + "\n" + ",".join(_csv_field(value) for value in example.values()) + "\n"
-    content = parts.lines(list_body(item), {"data": [example]}, csv, _line(example))
+    content = parts.lines(list_body(item, alone or item), {"data": [example]}, csv, _line(example))
     data = {"data": [row_example(table)]} | {"ingest_id": 12, "counts": COUNTS, "errors": []}
     return {
         "summary": summary.format(table.api_name),
         "description": description,
         "parameters": [parts.VALIDATE_ONLY, BATCH_PREFER, parts.IDEMPOTENCY_KEY],
         "requestBody": {"required": True, "content": content},
-        "responses": batch_answers(array(ref(f"{table.api_name}.shown")), data, good, _links(table, good)),
+        "responses": batch_answers(
+            array(ref(f"{table.api_name}.shown")), data, good, _links(table, good), AFTER_REJECTS
+        ),
         "problems": BATCH_PROBLEMS,
     }
 
@@ -206,12 +228,12 @@ def several(dictionary: Dictionary) -> Part:
         "description": "1 to 1000 rows in all, parents first, in one transaction; a row may name a parent beside it.",
         "parameters": [parts.VALIDATE_ONLY, BATCH_PREFER, parts.IDEMPOTENCY_KEY],
         "requestBody": {"required": True, "content": parts.json(body, example)},
-        "responses": batch_answers(shown, data, "201", _load_link("$response.body#/ingest_ids/" + next(iter(example)))),
+        "responses": batch_answers(shown, data, "201", {}, {}),
         "problems": BATCH_PROBLEMS,
     }
 
 
-def batch_answers(data: Schema, example: dict[str, Any], good: str, links: Part) -> Part:
+def batch_answers(data: Schema, example: dict[str, Any], good: str, links: Part, after_rejects: Part) -> Part:
     """What a batch answers: all rows are in, or some or none, or nothing was to be written."""
     ids = {"type": "object", "additionalProperties": {"type": "integer"}}
     more: dict[str, Schema] = {
@@ -226,7 +248,9 @@ def batch_answers(data: Schema, example: dict[str, Any], good: str, links: Part)
     content = parts.json(schema, example)
     found = {
         good: parts.ok("Every row is in.", content, headers | location, links=links),
-        "207": parts.ok("Some rows are in, or none; `errors` has the others.", content, headers | location),
+        "207": parts.ok(
+            "Some rows are in, or none; `errors` has the others.", content, headers | location, links=after_rejects
+        ),
     }
     if good == "200":  # also without a load, and so without a Location
         found["200"] = parts.ok("Every row is in; or it is told what would be.", content, headers, links=links)
@@ -237,14 +261,10 @@ def batch_answers(data: Schema, example: dict[str, Any], good: str, links: Part)
 
 def _links(table: Table, good: str) -> Part:
     key = f"$response.body#/data/0/{quote(table.primary_key)}"
-    links = _load_link("$response.body#/ingest_id")
+    links = dict(TO_LOAD)
     if good == "201":
         links["first row"] = {"operationId": f"rows.read.{table.api_name}", "parameters": {"id": key}}
     return links
-
-
-def _load_link(expression: str) -> Part:
-    return {"the batch in history": {"operationId": "history.read", "parameters": {"id": expression}}}
 
 
 COMPONENTS: dict[str, Schema] = {

@@ -31,24 +31,16 @@ def components(table: Table) -> dict[str, Schema]:
     required = [column.name for column in columns if column.required]
     sent = {column.name: sent_value(column) for column in columns}
     whole: Schema = {"type": "object", "properties": sent, "required": required, "additionalProperties": False}
-    keyless = whole | {"required": [each for each in required if each != key]}
+    optional_key = sent | {key: nullable(sent[key])}
+    keyless = whole | {"required": [each for each in required if each != key], "properties": optional_key}
     shown = {column.name: shown_value(column) for column in columns}
+    key_member = whole | {"required": [key], "properties": dict.fromkeys(sent, True) | {key: sent[key]}}
     return {
         name: whole | {"title": f"A row of {name}", "examples": [row_example(table)]},
         f"{name}.keyless": keyless | {"title": f"A row of {name}, with or without its {key}"},
-        f"{name}.change": whole | {"required": [], "title": f"Columns of a row of {name}"},
-        f"{name}.key": {
-            "title": f"Which row of {name}: its {key}, alone or as a member; other columns are not looked at",
-            "anyOf": [
-                sent[key],
-                {
-                    "type": "object",
-                    "properties": dict.fromkeys(sent, True) | {key: sent[key]},
-                    "required": [key],
-                    "additionalProperties": False,
-                },
-            ],
-        },
+        f"{name}.change": keyless | {"required": [], "title": f"Columns of a row of {name}"},
+        f"{name}.named": key_member | {"title": f"A row of {name} by its {key}; other columns are not looked at"},
+        f"{name}.key": {"title": f"Which row of {name}", "anyOf": [sent[key], ref(f"{name}.named")]},
         f"{name}.shown": {"type": "object", "title": f"A row of {name} as it is stored", "properties": shown},
     }
 
@@ -58,10 +50,10 @@ def added(table: Table) -> Schema:
     return ref(f"{table.api_name}.keyless" if table.key_column.kind in INTEGERS else table.api_name)
 
 
-def list_body(item: Schema) -> Schema:
-    """The forms in which a batch of ``item`` is taken."""
+def list_body(item: Schema, alone: Schema) -> Schema:
+    """The forms in which a batch of ``item`` is taken; ``alone`` is the form of one that stands in no list."""
     many = {"type": "array", "items": item, "minItems": 1, "maxItems": MOST_ROWS}
-    return {"anyOf": [enveloped({"anyOf": [many, item]}), many, item]}
+    return {"anyOf": [enveloped({"anyOf": [many, alone]}), many, alone]}
 
 
 def one_body(item: Schema) -> Schema:
@@ -88,9 +80,8 @@ def array(items: Schema) -> Schema:
 def sent_value(column: Column) -> Schema:
     """A value as the rules take it."""
     schema = _SENT[column.kind](column)
-    if not column.required and "type" in schema:
-        types = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
-        schema["type"] = [*types, "null"]
+    if not column.required:
+        schema = nullable(schema)
     if column.references:
         schema["description"] = f"The key of a row of {column.references}, which has to be there."
     return schema
@@ -98,10 +89,16 @@ def sent_value(column: Column) -> Schema:
 
 def shown_value(column: Column) -> Schema:
     """A value as it is answered; a table may hold what an older dictionary allowed, so no limits are promised."""
-    schema = dict(_SHOWN[column.kind])
-    if not column.required and "type" in schema:
-        schema["type"] = [schema["type"], "null"]
-    return schema
+    schema = _SHOWN[column.kind]
+    return schema if column.required else nullable(schema)
+
+
+def nullable(schema: Schema) -> Schema:
+    """The same, or null; a schema without a type takes null already."""
+    if "type" not in schema:
+        return schema
+    types = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
+    return schema | {"type": [*types, "null"]}
 
 
 def _integer(column: Column) -> Schema:

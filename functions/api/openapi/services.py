@@ -24,8 +24,17 @@ MAYBE_NUMBER: Schema = {"type": ["integer", "null"]}
 TIME: Schema = {"type": "string", "format": "date-time"}
 MAYBE_TIME: Schema = {"type": ["string", "null"], "format": "date-time"}
 ID: Schema = {"type": "integer", "minimum": 1, "maximum": pages.LARGEST_ID}
+FIRST = "$response.body#/data/0/id"
+PAGE_SIZE: Part = parts.PAGE_SIZE | {"schema": parts.PAGE_SIZE["schema"] | {"maximum": pages.LARGEST_ID}}
 REJECT_ID: Schema = {"type": "string", "pattern": "^[1-9][0-9]{0,17}-[1-9][0-9]{0,17}$"}
 NAME: Schema = {"type": "string", "pattern": r"^[^\u0000]*$"}
+
+# Something that no blank is, as Python trims them. 256 characters are at most 1024 bytes.
+EVENT_NAME: Schema = {
+    "type": "string",
+    "pattern": r"^[^\u0000]*[^\s\u0000\u001c-\u001f\u0085][^\u0000]*$",
+    "maxLength": 256,
+}
 
 YEAR = parts.path("year", {"type": "string", "pattern": "^(?!0000)[0-9]{4}$"}, "In UTC.") | {"example": "2021"}
 # Whatever of a load is no text or flag.
@@ -214,6 +223,7 @@ def of_services(dictionary: Dictionary) -> dict[str, Part]:
             ref("DeadLetter"),
             DEAD_LETTER_EXAMPLE,
             [_choice("state", dead_letters.STATES, "Those that were not replayed (`open`), that were, or all.")],
+            {"send the first again": {"operationId": "dead_letters.replay", "parameters": {"id": FIRST}}},
         ),
         "dead_letters.replay": _replay(),
         "batch.several": resources.several(dictionary),
@@ -267,13 +277,13 @@ def _choice(name: str, words: tuple[str, ...], description: str) -> Part:
     return parts.query(name, {"type": "string", "enum": list(words)}, description)
 
 
-def _list(summary: str, item: Schema, example: object, filters: list[Part]) -> Part:
+def _list(summary: str, item: Schema, example: object, filters: list[Part], links: Part | None = None) -> Part:
     schema = answer(array(item), next_page_token=MAYBE_TEXT)
     content = parts.json(schema, {"data": [example], "next_page_token": None})
     return {
         "summary": summary,
-        "parameters": [*filters, parts.PAGE_SIZE, parts.PAGE_TOKEN],
-        "responses": {"200": parts.ok("A page.", content, parts.NEXT)},
+        "parameters": [*filters, PAGE_SIZE, parts.PAGE_TOKEN],
+        "responses": {"200": parts.ok("A page.", content, parts.NEXT, **({"links": links} if links else {}))},
     }
 
 
@@ -363,10 +373,10 @@ def _take() -> Part:
         "type": "object",
         "properties": {
             "specversion": {"const": "1.0"},
-            **dict.fromkeys(("id", "source", "type"), NAME | {"minLength": 1, "maxLength": 256}),
-            "data": {"type": "object"},
+            **dict.fromkeys(("id", "source", "type"), EVENT_NAME),
+            "data": {"type": ["object", "null"]},
         },
-        "required": ["specversion", "id", "source", "type", "data"],
+        "required": ["id", "source", "type"],
     }
     example = {"specversion": "1.0", "id": "7f1c", "source": "//storage", "type": "rowdock.load.v1", "data": {}}
     return {
