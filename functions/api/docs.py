@@ -6,19 +6,22 @@ Swagger UI's own files come from the wheel of ``flask-swagger-ui``, of which no 
 from __future__ import annotations
 
 import hashlib
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from html import escape
 from importlib import resources
 from typing import TYPE_CHECKING
 
-from functions.api import problem_guide
+from functions.api import problem_guide, representations
 from functions.api.messages import Response
 from functions.api.problems import TITLES, Problem
 from functions.api.routes import Route
 
 if TYPE_CHECKING:
     from functions.api.messages import Call
+    from shared.dictionary import Dictionary
 
 HTML = "text/html; charset=utf-8"
 FILES = {  # name: package, path in it, media type
@@ -141,8 +144,26 @@ def _html(text: str) -> Response:
     return Response(200, text.encode(), HTML, headers)
 
 
-ROUTES = (
-    Route("GET", "/docs", "docs.page", "open", page),
-    Route("GET", "/docs/problems", "docs.problems", "open", list_problems),
-    Route("GET", "/docs/assets/<name>", "docs.asset", "open", asset),
-)
+def routes(dictionary: Dictionary, described: Sequence[Route]) -> list[Route]:
+    """The pages, and the document that one of them shows.
+
+    Args:
+        described: all routes, these included once they are there; read when somebody asks for the document.
+    """
+
+    @cache
+    def body() -> bytes:
+        from functions.api.openapi.document import document  # what most processes never give is no part of their start
+
+        return json.dumps(document(dictionary, described), separators=(",", ":")).encode()
+
+    def openapi(call: Call) -> Response:
+        """The OpenAPI document, or 304."""
+        return representations.revalidated(call.request, body(), representations.JSON)
+
+    return [
+        Route("GET", "/openapi.json", "docs.openapi", "open", openapi),
+        Route("GET", "/docs", "docs.page", "open", page),
+        Route("GET", "/docs/problems", "docs.problems", "open", list_problems),
+        Route("GET", "/docs/assets/<name>", "docs.asset", "open", asset),
+    ]

@@ -102,9 +102,8 @@ def _nothing_there() -> Problem:
 def table(dictionary: Dictionary) -> RouteTable:
     """Every route that there is."""
     from functions.api import batches, dead_letters, docs, health, history, listing, metrics, rows
-    from functions.api.openapi import document
 
-    fixed = [*health.ROUTES, *docs.ROUTES, *metrics.ROUTES, *history.ROUTES, *dead_letters.ROUTES]
+    fixed = [*health.ROUTES, *metrics.ROUTES, *history.ROUTES, *dead_letters.ROUTES]
     found = [*fixed, *(route for part in (listing, rows, batches) for route in part.routes(dictionary))]
-    found += document.routes(dictionary, found)
+    found += docs.routes(dictionary, found)
     return RouteTable(found)

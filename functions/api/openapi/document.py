@@ -1,21 +1,17 @@
-"""The OpenAPI document, and the route that gives it: each route of the table is an operation, and nothing else is."""
+"""The OpenAPI document: each route of the table is an operation, and nothing else is."""
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Sequence
-from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
-from functions.api import representations
 from functions.api.openapi import parts, resources, schemas, services
 from functions.api.openapi.parts import Part
-from functions.api.routes import Route
 
 if TYPE_CHECKING:
-    from functions.api.messages import Call, Response
+    from functions.api.routes import Route
     from shared.dictionary import Dictionary
 
 PARAMETER = re.compile(r"<(?:[^:>]*:)?(\w+)>")
@@ -55,24 +51,6 @@ SECURITY = {
         "description": "The identity token of a trigger.",
     },
 }
-
-
-def routes(dictionary: Dictionary, described: Sequence[Route]) -> list[Route]:
-    """The route of the document.
-
-    Args:
-        described: all routes, this one included once it is there; read at the first request.
-    """
-
-    @cache
-    def body() -> bytes:
-        return json.dumps(document(dictionary, described), separators=(",", ":")).encode()
-
-    def answer(call: Call) -> Response:
-        """The document, or 304."""
-        return representations.revalidated(call.request, body(), representations.JSON)
-
-    return [Route("GET", "/openapi.json", "docs.openapi", "open", answer)]
 
 
 def document(dictionary: Dictionary, described: Sequence[Route]) -> Part:

@@ -29,11 +29,11 @@ PAGE_SIZE: Part = parts.PAGE_SIZE | {"schema": parts.PAGE_SIZE["schema"] | {"max
 REJECT_ID: Schema = {"type": "string", "pattern": "^[1-9][0-9]{0,17}-[1-9][0-9]{0,17}$"}
 NAME: Schema = {"type": "string", "pattern": r"^[^\u0000]*$"}
 
-# Something that no blank is, as Python trims them. 256 characters are at most 1024 bytes.
+# Something that is no blank, as Python trims them. The limit is one of bytes: what is ASCII may be so long.
 EVENT_NAME: Schema = {
     "type": "string",
     "pattern": r"^[^\u0000]*[^\s\u0000\u001c-\u001f\u0085][^\u0000]*$",
-    "maxLength": 256,
+    "maxLength": dead_letters.LONGEST_NAME_BYTES,
 }
 
 YEAR = parts.path("year", {"type": "string", "pattern": "^(?!0000)[0-9]{4}$"}, "In UTC.") | {"example": "2021"}

@@ -18,7 +18,7 @@ from shared import api_keys
 HERE = Path(__file__).parent
 PHASES = "examples,coverage,fuzzing,stateful"
 MOST_S = 90  # the first two phases take 15 s here; the others go on until then
-SEED = "1"  # what is found in one run is looked for in the next
+SEED = "1"
 
 
 @pytest.mark.slow
