@@ -372,7 +372,7 @@ def _take() -> Part:
     event: Schema = {
         "type": "object",
         "properties": {
-            "specversion": {"const": "1.0"},
+            "specversion": {"description": "1.0"},
             **dict.fromkeys(("id", "source", "type"), EVENT_NAME),
             "data": {"type": ["object", "null"]},
         },
