@@ -113,8 +113,10 @@ GUIDE = {
         "Ask for a key with the scope that WWW-Authenticate names.",
     ),
     "unavailable": Guide(
-        "The database or the events' receiver does not answer, or the database lacks migrations. Nothing was changed.",
-        "Try again after Retry-After seconds. If it lasts, an operator finds the cause in the log, and at /ready.",
+        "The database or the events' receiver does not answer, the database lacks migrations, or the connection was"
+        " lost on the way back: then a write may have been done, and detail says so.",
+        "Try again after Retry-After seconds; a write whose end is unknown with the same Idempotency-Key, or after a"
+        " look at the row. If it lasts, an operator finds the cause in the log, and at /ready.",
     ),
     "busy": Guide(
         "Other writers held the same rows for longer than a request waits. Nothing was changed.",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from functions.api import filters, idempotency, listing, paging, problems
 from functions.api.openapi.schemas import Schema, ref, value_example
 from functions.api.representations import CSV, JSON, NDJSON
+from shared.problems import MEDIA_TYPE
 
 if TYPE_CHECKING:
     from shared.dictionary import Column, Table
@@ -199,7 +200,7 @@ STATUSES: dict[int, tuple[str, str, tuple[str, ...]]] = {  # component, what it 
     415: ("UnsupportedMediaType", "The body's media type is not taken.", ("Accept-Post",)),
     422: ("Invalid", "The content breaks the data rules; every reason is named.", ()),
     500: ("Defect", "Rowdock failed; the log has it under the request's id.", ()),
-    503: ("Unavailable", "Nothing was changed; try again.", ("Retry-After",)),
+    503: ("Unavailable", "Try again; detail says if something may have been done.", ("Retry-After",)),
     504: ("Deadline", "The time limit of a request was reached; nothing was changed.", ()),
 }
 CODES = {
@@ -252,5 +253,5 @@ def problem(status: int) -> tuple[str, Part]:
         "code": code,
     }
     headers = EVERY | {header: ref(header, "headers") for header in more}
-    content = {problems.MEDIA_TYPE: {"schema": ref("Problem"), "example": example}}
+    content = {MEDIA_TYPE: {"schema": ref("Problem"), "example": example}}
     return name, {"description": description, "headers": headers, "content": content}

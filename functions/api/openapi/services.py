@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from functions.api import dead_letters, docs, history, pages
+from functions.api import dead_letters, docs, history
 from functions.api.openapi import parts, resources
 from functions.api.openapi.parts import Part
 from functions.api.openapi.schemas import Schema, answer, array, ref
 from functions.api.representations import CSV, NDJSON
 from shared import rejects
+from shared.dictionary import INTEGER_RANGE
 
 if TYPE_CHECKING:
     from shared.dictionary import Dictionary
 
+LARGEST_ID = INTEGER_RANGE["bigint"][1]
 WHOLE: Schema = {"type": "integer", "minimum": 0}
 INTEGER: Schema = {"type": "integer"}
 OBJECT: Schema = {"type": "object"}
@@ -23,9 +25,9 @@ MAYBE_TEXT: Schema = {"type": ["string", "null"]}
 MAYBE_NUMBER: Schema = {"type": ["integer", "null"]}
 TIME: Schema = {"type": "string", "format": "date-time"}
 MAYBE_TIME: Schema = {"type": ["string", "null"], "format": "date-time"}
-ID: Schema = {"type": "integer", "minimum": 1, "maximum": pages.LARGEST_ID}
+ID: Schema = {"type": "integer", "minimum": 1, "maximum": LARGEST_ID}
 FIRST = "$response.body#/data/0/id"
-PAGE_SIZE: Part = parts.PAGE_SIZE | {"schema": parts.PAGE_SIZE["schema"] | {"maximum": pages.LARGEST_ID}}
+PAGE_SIZE: Part = parts.PAGE_SIZE | {"schema": parts.PAGE_SIZE["schema"] | {"maximum": LARGEST_ID}}
 REJECT_ID: Schema = {"type": "string", "pattern": "^[1-9][0-9]{0,17}-[1-9][0-9]{0,17}$"}
 NAME: Schema = {"type": "string", "pattern": r"^[^\u0000]*$"}
 
