@@ -261,10 +261,14 @@ TEXT = _Allowed("a text, which is not empty", lambda value: isinstance(value, st
 SHARE = _Allowed("a share from 0 to 1, without quotes", _is_share)
 DAYS = _whole(0, 36_500)
 ANY_COUNT = 2**63 - 1
+TAKEN_API_NAMES = ("batch", "ingests", "rejects", "backups", "dead-letters", "metrics")  # the API's own, under /api/
 TABLE_VALUES = {
     "schema": _matching(r"[a-z_][a-z0-9_]{0,62}", "lower-case letters, digits and _, at most 63"),
-    # /api/batch takes rows of several tables, and what begins with a digit is a year of the metrics.
-    "api_name": _matching(r"(?!batch\Z)[a-z][a-z0-9_-]*", 'lower-case letters, digits, _ and -, and not "batch"'),
+    # What begins with a digit is a year of the metrics.
+    "api_name": _matching(
+        rf"(?!(?:{'|'.join(TAKEN_API_NAMES)})\Z)[a-z][a-z0-9_-]*",
+        f"lower-case letters, digits, _ and -, and not {', '.join(TAKEN_API_NAMES)}",
+    ),
     "file_pattern": TEXT,
     "primary_key": TEXT,
     "identity_start": _whole(1, INTEGER_RANGE["bigint"][1]),

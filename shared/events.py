@@ -11,6 +11,7 @@ import base64
 import binascii
 import hashlib
 import json
+import re
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -51,6 +52,7 @@ STRUCTURED_MEDIA_TYPE = "application/cloudevents+json"
 BATCH_MEDIA_TYPE = "application/cloudevents-batch+json"
 REQUIRED = ("id", "source", "type")  # attributes of a CloudEvent
 SEND_TIMEOUT_S = 10.0
+UNKEPT = re.compile("[\0\ud800-\udfff]")
 # RFC 3986's unreserved and reserved characters: all that the CloudEvents HTTP binding (3.1.3.2) leaves as they are.
 PLAIN_IN_HEADER = "!#$&'()*+,-./:;<=>?@[\\]^_`{|}~"
 
@@ -70,7 +72,11 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class ObjectFinalized:
-    """An object came to be in a bucket. The store, not the event, says which generation is current."""
+    """An object came to be in a bucket. The store, not the event, says which generation is current.
+
+    Raises:
+        EventRefused: a text that no object has and no database keeps, with NUL or half a character in it.
+    """
 
     bucket: str
     name: str
@@ -78,12 +84,17 @@ class ObjectFinalized:
     event_id: str
     event_source: str
 
+    def __post_init__(self) -> None:
+        texts = (self.bucket, self.name, self.generation or "", self.event_id, self.event_source)
+        if any(UNKEPT.search(text) for text in texts):
+            raise EventRefused("the event's texts, such as the object's name, hold NUL or half a character")
+
     @classmethod
     def of(cls, event: Event) -> ObjectFinalized:
         """Read bucket, name and generation from the data of ``event``.
 
         Raises:
-            EventRefused: another type of event, or its data lacks the bucket or the name.
+            EventRefused: another type of event, its data lacks the bucket or the name, or a text is none.
         """
         if event.type != OBJECT_FINALIZED:
             raise EventRefused(f"event type {event.type!r} is not {OBJECT_FINALIZED!r}")

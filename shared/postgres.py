@@ -166,7 +166,8 @@ class Database:
     """A pool of at most ``pool_size`` connections for each process that uses it; nothing connects before first use.
 
     Limits are set with SET LOCAL and no session state is kept, so that PgBouncer may stand between in transaction
-    mode; it must be told ``ignore_startup_parameters = options`` then, and the role must have ``timezone = 'UTC'``.
+    mode; it must be told ``ignore_startup_parameters = options`` then, and the role must have ``timezone = 'UTC'``, and
+    ``statement_timeout`` and ``lock_timeout`` of its own, for those of autocommit get lost with the options.
 
     Args:
         url: libpq connection string.

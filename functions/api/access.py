@@ -36,7 +36,8 @@ TOKEN_LIFETIME_S = 300.0  # a token is checked again after this, or when it ends
 FAILURES_WINDOW_S = 60.0
 REALM = 'Bearer realm="rowdock"'
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
-SAFE_SUBJECT = re.compile(r"[^A-Za-z0-9._@|:-]")
+UNSAFE_IN_SUBJECT = re.compile(r"[^A-Za-z0-9._@|:-]")
+LONGEST_SUBJECT = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,12 +98,13 @@ def _caller(request: Request, settings: Settings) -> str:
 
 
 def _from_loopback(request: Request) -> Principal:
-    """Everybody on this machine; but no page of another site that a browser here shows, by whatever name."""
-    origin = request.headers.get("origin")
-    hosts = [_host(request.headers.get("host", ""))] + (
-        [_host(origin.partition("://")[2])] if origin is not None else []
-    )
-    if not _is_loopback(request.remote) or any(host not in LOOPBACK_NAMES for host in hosts):
+    """Everybody on this machine; but no page that a browser here shows, other than our own, by whatever name.
+
+    Not of another port either: what listens there may show what strangers wrote, and its forms need no leave of ours.
+    """
+    host = request.headers.get("host", "")
+    is_ours = request.headers.get("origin") in (None, f"http://{host}")
+    if not (is_ours and _host(host) in LOOPBACK_NAMES and _is_loopback(request.remote)):
         raise Problem(403, "access.forbidden", "Without keys the API answers callers on its own machine alone.")
     return EVERYBODY
 
@@ -176,11 +178,23 @@ def _of_token(token: str, settings: Settings) -> tuple[Principal, float]:
         audience=settings.api_jwt_audience,
         jwks_url=settings.api_jwt_jwks_url,
     )
-    subject = SAFE_SUBJECT.sub("_", str(claims.get("sub", "")))[:128]
-    if not subject:
-        raise CallerRefused("the token has no subject")
+    subject = _plain(str(claims.get("sub", "")))
     scopes = frozenset(_words(claims.get(settings.api_jwt_scope_claim))) & set(SCOPES)
     return Principal(f"token:{subject}", scopes), min(TOKEN_LIFETIME_S, float(claims["exp"]) - time.time())
+
+
+def _plain(subject: str) -> str:
+    """``subject`` if a log can take it, else what it resembles and a digest: no two subjects have one name.
+
+    Raises:
+        CallerRefused: there is none.
+    """
+    if not subject:
+        raise CallerRefused("the token has no subject")
+    plain = UNSAFE_IN_SUBJECT.sub("_", subject)[:LONGEST_SUBJECT]
+    if plain == subject:
+        return plain
+    return f"{plain}~{hashlib.sha256(subject.encode('utf-8', 'surrogatepass')).hexdigest()[:16]}"
 
 
 def _words(claim: Any) -> Collection[str]:

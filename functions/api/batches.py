@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from functions.api import batch_sql, bodies, idempotency, problems
+from functions.api import batch_sql, bodies, idempotency, parameters, problems
 from functions.api.batch_sql import COUNTS, Kind
 from functions.api.bodies import Sent
 from functions.api.judging import Fault, Judged, judge_of
@@ -75,10 +75,8 @@ class Options:
         Raises:
             Problem: 400 for a parameter or a key that is none.
         """
-        validate_only = "false"
-        for name, validate_only in request.query:
-            if name != "validate_only" or validate_only not in ("true", "false"):
-                raise Problem(400, "request.parameter", "A batch takes ?validate_only=true, and no other parameter.")
+        asked = parameters.once(request.query, ("validate_only",))
+        validate_only = parameters.one_of(asked, "validate_only", ("true", "false"))
         prefer = request.preferences
         known = {"handling": ("strict", "lenient"), "return": ("minimal", "representation")}
         applied = tuple(f"{name}={prefer[name]}" for name, values in known.items() if prefer.get(name) in values)

@@ -68,8 +68,11 @@ def media_type(request: Request, taken: Sequence[str] = MEDIA_TYPES) -> str:
     """Which of ``taken`` the body is; JSON where nothing is said.
 
     Raises:
-        Problem: 415, with what is taken.
+        Problem: 415, with what is taken; also for a body that is compressed.
     """
+    if request.headers.get("content-encoding", "").strip().lower() not in ("", "identity"):
+        detail = "The body is taken as it is: send it without Content-Encoding."
+        raise Problem(415, "request.media_type", detail, headers={"Accept-Encoding": "identity"})
     name, _, parameters = (request.headers.get("content-type") or JSON).partition(";")
     name = name.strip().lower()
     charset = re.search(r"charset\s*=\s*\"?([^\s;\"]*)", parameters, re.IGNORECASE)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from functions.api import pages
+from functions.api import pages, parameters
 from functions.api.messages import Response
 from functions.api.pages import Page
 from functions.api.problems import Problem
@@ -66,7 +66,9 @@ def _storable(event: Event) -> tuple[Any, ...]:
         Problem: 400; PostgreSQL could not hold a text of it, or JSON does not know a number of it.
     """
     named = (event.id, event.source, event.type, event.subject)
-    if not all(text is None or (pages.is_text(text) and len(text.encode()) <= LONGEST_NAME_BYTES) for text in named):
+    if not all(
+        text is None or (parameters.is_text(text) and len(text.encode()) <= LONGEST_NAME_BYTES) for text in named
+    ):
         detail = f"id, source, type and subject have up to {LONGEST_NAME_BYTES} bytes, without NUL and half characters."
         raise Problem(400, "event.refused", detail)
     try:  # ASCII: whatever a text holds stands as an escape, which the type json keeps as it is
@@ -81,9 +83,9 @@ def list_dead_letters(call: Call) -> Response:
     Raises:
         Problem: 400 for a parameter.
     """
-    given = pages.parameters(call.request, ("state", "page_size", "page_token"))
+    given = parameters.once(call.request.query, ("state", *pages.PARAMETERS))
     page = Page.of(call.request, given, keys=1, most=MOST_ROWS)
-    state = pages.one_of(given, "state", STATES) or "open"
+    state = parameters.one_of(given, "state", STATES) or "open"
     replayed = {"open": False, "replayed": True, "all": None}[state]
     before = page.after[0] if page.after else None
     found = call.rows(LIST, {"replayed": replayed, "before": before, "limit": page.size + 1})
@@ -98,8 +100,8 @@ def replay(call: Call) -> Response:
         Problem: 404 without such a dead letter, 409 when nothing of ours takes its type.
         TransientError: nothing took the event; it stays open.
     """
-    pages.parameters(call.request, ())
-    number = pages.as_id(call.parameters["id"])
+    parameters.once(call.request.query, ())
+    number = parameters.as_id(call.parameters["id"])
     found = call.rows(
         "select event_id, event_source, event_type, subject, data from ingest_status.dead_letters where id = %s",
         (number,),

@@ -9,7 +9,7 @@ import itertools
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from functions.api import bodies, pages, representations
+from functions.api import bodies, pages, parameters, representations
 from functions.api.messages import JSON, Response
 from functions.api.pages import Page
 from functions.api.problems import Problem
@@ -24,7 +24,6 @@ KINDS = ("file", "batch", "re-drive")
 STATES = ("loaded", "rolled_back", "refused", "superseded", "ignored")
 REJECT_STATES = ("open", "closed", "pending", "all")
 MOST_REJECTS = 1000  # named in one request: as many as a batch has rows
-PAGING = ("page_size", "page_token")
 
 
 def ingests(call: Call) -> Response:
@@ -33,15 +32,15 @@ def ingests(call: Call) -> Response:
     Raises:
         Problem: 400 for a parameter.
     """
-    given = pages.parameters(call.request, ("object", "table", "state", "kind", *PAGING))
+    given = parameters.once(call.request.query, ("object", "table", "state", "kind", *pages.PARAMETERS))
     page = Page.of(call.request, given, keys=1)
     with call.connection() as conn:
         found = rejects.loads(
             conn,
             object_name=given.get("object"),
             table=_table(call, given),
-            state=pages.one_of(given, "state", STATES),
-            kind=pages.one_of(given, "kind", KINDS),
+            state=parameters.one_of(given, "state", STATES),
+            kind=parameters.one_of(given, "kind", KINDS),
             before=page.after[0] if page.after else None,
             limit=page.size + 1,
             counted=False,
@@ -55,8 +54,8 @@ def ingest(call: Call) -> Response:
     Raises:
         Problem: 404.
     """
-    pages.parameters(call.request, ())
-    number = pages.as_id(call.parameters["id"])
+    parameters.once(call.request.query, ())
+    number = parameters.as_id(call.parameters["id"])
     if number is None:
         raise _no_such_load("An id is a whole number.")
     with call.connection() as conn:
@@ -75,14 +74,14 @@ def list_rejects(call: Call) -> Response:
     media_type = representations.choose(call.request, (JSON, NDJSON, CSV))
     if media_type == CSV:
         return _export(call)
-    given = pages.parameters(call.request, ("ingest_id", "table", "state", "reason", *PAGING))
+    given = parameters.once(call.request.query, ("ingest_id", "table", "state", "reason", *pages.PARAMETERS))
     page = Page.of(call.request, given, keys=2)
     with call.connection() as conn:
         found = rejects.rejects(
             conn,
-            load_id=pages.number(given, "ingest_id"),
+            load_id=parameters.number(given, "ingest_id"),
             table=_table(call, given),
-            state=pages.one_of(given, "state", REJECT_STATES) or "open",
+            state=parameters.one_of(given, "state", REJECT_STATES) or "open",
             reason=given.get("reason"),
             after=(page.after[0], page.after[1]) if page.after else (0, 0),
             limit=page.size + 1,
@@ -104,11 +103,11 @@ def _shown(call: Call, row: dict[str, Any]) -> dict[str, Any]:
 
 def _export(call: Call) -> Response:
     """The open rejects of one load to mend and drop again: streamed, so that none is left out, be they millions."""
-    given = pages.parameters(call.request, ("ingest_id", "state"))
-    number = pages.number(given, "ingest_id")
+    given = parameters.once(call.request.query, ("ingest_id", "state"))
+    number = parameters.number(given, "ingest_id")
     if number is None:
-        raise pages.refused("ingest_id", "As CSV the rejects of one load are given: say of which.")
-    pages.one_of(given, "state", ("open",))
+        raise parameters.refused("ingest_id", "as CSV the rejects of one load are given; say of which")
+    parameters.one_of(given, "state", ("open",))
     exported = rejects.export_pages(call.connection, call.services.dictionary, number)
     try:
         first = next(exported)
@@ -170,10 +169,10 @@ def dismiss(call: Call) -> Response:
 
 def _asked(call: Call) -> tuple[int, list[int] | None]:
     """Load and record numbers of ``{"ingest_id": 12, "rejects": ["12-345"]}``; None for all that are open."""
-    pages.parameters(call.request, ())
+    parameters.once(call.request.query, ())
     body = bodies.read_object(call.request, ("ingest_id", "rejects"))
     load_id, named = body.get("ingest_id"), body.get("rejects")
-    if type(load_id) is not int or not 1 <= load_id <= pages.LARGEST_ID:
+    if type(load_id) is not int or not 1 <= load_id <= parameters.LARGEST_ID:
         raise bodies.malformed_at("/ingest_id", "The id of a load is needed: a whole number.")
     if "rejects" not in body:
         return load_id, None
@@ -213,7 +212,7 @@ def _table(call: Call, given: dict[str, str]) -> str | None:
     tables = call.services.dictionary.tables
     found = next((key for key, table in tables.items() if given["table"] in (key, table.api_name)), None)
     if found is None:
-        raise pages.refused("table", f"The value must be one of {', '.join(t.api_name for t in tables.values())}.")
+        raise parameters.refused("table", f"it is one of {', '.join(t.api_name for t in tables.values())}")
     return found
 
 
@@ -231,7 +230,7 @@ def backups(call: Call) -> Response:
     Raises:
         Problem: 400 for a parameter.
     """
-    given = pages.parameters(call.request, ("table", *PAGING))
+    given = parameters.once(call.request.query, ("table", *pages.PARAMETERS))
     page = Page.of(call.request, given, keys=1)
     before = page.after[0] if page.after else None
     found = call.rows(BACKUPS, {"table": given.get("table"), "before": before, "limit": page.size + 1})

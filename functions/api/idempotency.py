@@ -100,14 +100,17 @@ def _in_flight() -> Problem:
 
 
 def _fingerprint(request: Request) -> bytes:
-    head = "\n".join((request.method, request.path, urlencode(request.query), ""))
+    """Names all of a request that decides what is done and answered."""
+    told = (repr(request.headers.get(name)) for name in ("content-type", "prefer"))
+    head = "\n".join((request.method, request.path, urlencode(request.query), *told, ""))
     return hashlib.sha256(head.encode() + hashlib.sha256(request.body).digest()).digest()
 
 
 def _again(found: tuple[Any, ...], fingerprint: bytes) -> Response:
     kept, status, headers, body = found
     if bytes(kept) != fingerprint:
-        detail = "This Idempotency-Key came with another method, path, query or body. Take a new key for a new request."
+        differs = "another method, path, query, body, Content-Type or Prefer"
+        detail = f"This Idempotency-Key came with {differs}. Take a new key for a new request."
         raise Problem(422, "idempotency.reused", detail)
     content_type = headers.pop("Content-Type")
     return Response(status, bytes(body), content_type, headers | {"Idempotency-Replayed": "true"})

@@ -20,6 +20,8 @@ settings.load()  # what cannot be used ends the start, with its reason, and not 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._~-]{1,64}\Z")  # one that a caller gives is kept if it can do no harm in a log
 
 LONGEST_DRAINED = 64 << 20  # bytes
+# A client that lost its network sends no more and takes no more: it would hold a thread for ever.
+SILENCE_S = 15.0
 PIECE_BYTES = 1 << 16
 
 
@@ -44,6 +46,8 @@ if flask.has_app_context():  # as functions-framework imports this module
 def _from_flask(request: flask.Request) -> Request:
     given = request.headers.get("X-Request-Id", "")
     told = request.content_length  # None for a body in chunks
+    if line := request.environ.get("gunicorn.socket"):
+        line.settimeout(SILENCE_S)
     waiting, body, is_cut = request.environ["wsgi.input"], b"", False
     too_large = told is not None and told > LONGEST_BODY
     try:
@@ -53,7 +57,7 @@ def _from_flask(request: flask.Request) -> Request:
         is_cut = told is not None and not too_large and len(body) < told
         if too_large:  # most clients read no answer before they have sent it all
             deque(_pieces(waiting, LONGEST_DRAINED), maxlen=0)
-    except OSError:  # the caller went away, or what it sent are no chunks
+    except OSError:  # the caller went away, fell silent, or what it sent are no chunks
         is_cut = True
     request.environ["wsgi.input"] = io.BytesIO(body)  # functions-framework reads it once more
     return Request(

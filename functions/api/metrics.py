@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from functions.api import pages, representations
+from functions.api import pages, parameters, representations
 from functions.api.messages import JSON, Response
 from functions.api.problems import Problem
 from functions.api.representations import CSV
@@ -116,7 +116,7 @@ def departments(call: Call) -> Response:
 
 
 def _asked(call: Call) -> tuple[int, str]:
-    pages.parameters(call.request, ())
+    parameters.once(call.request.query, ())
     year = call.parameters["year"]
     if not YEAR.match(year):
         raise Problem(404, "route.not_found", "A year has four digits, 0001 to 9999.")
@@ -135,7 +135,7 @@ def verify(call: Call) -> Response:
     Raises:
         DeadlineExceeded: the recount took longer than a request may.
     """
-    pages.parameters(call.request, ())
+    parameters.once(call.request.query, ())
     with call.connection() as conn:
         cells = rollup.verify(conn, limit=MOST_CELLS + 1)
     answer = {"data": cells[:MOST_CELLS], "equal": not cells, "more": len(cells) > MOST_CELLS}
@@ -149,7 +149,7 @@ def rebuild(call: Call) -> Response:
         DatabaseBusy: writers were at work for longer than a lock is waited for; nothing was changed.
         DeadlineExceeded: it took longer than a request may; nothing was changed.
     """
-    pages.parameters(call.request, ())
+    parameters.once(call.request.query, ())
     with call.transaction(lock_wait_s=LOCK_WAIT_S) as conn:
         cells = rollup.rebuild(conn)
     return Response(200, pages.as_json({"data": {"cells": cells}}))

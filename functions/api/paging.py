@@ -54,18 +54,18 @@ class SortKey:
         return sql.SQL("left({}, {})").format(value, sql.Literal(SORTED_CHARACTERS))
 
 
-def size(text: str | None) -> int:
-    """The rows of a page; more than ``LARGEST_SIZE`` are taken for that many, as AIP-158 has it.
+def size(text: str | None, most: int = LARGEST_SIZE) -> int:
+    """The rows of a page; more than ``most`` are taken for that many, as AIP-158 has it.
 
     Raises:
         Problem: 400 for less than 1, or no number.
     """
     if text is None:
-        return DEFAULT_SIZE
+        return min(DEFAULT_SIZE, most)
     digits = text.lstrip("0")
     if not SIZE.match(text) or not text.isascii() or not digits:
-        raise parameters.refused("page_size", f"it is a number of rows from 1 to {LARGEST_SIZE}")
-    return LARGEST_SIZE if len(digits) > len(str(LARGEST_SIZE)) else min(int(digits), LARGEST_SIZE)
+        raise parameters.refused("page_size", f"it is a number of rows from 1 to {most}")
+    return most if len(digits) > len(str(most)) else min(int(digits), most)
 
 
 def sort_keys(table: Table, text: str | None) -> tuple[SortKey, ...]:
@@ -111,17 +111,31 @@ def read_token(text: str, of_list: str, keys: Sequence[SortKey]) -> list[str | N
     Raises:
         Problem: 400 where the token is none, or one of another list.
     """
+    values = opened(text, of_list, len(keys))
     try:
-        if len(text) > LONGEST_TOKEN:
-            raise foreign_token()
-        document = json.loads(base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True))
-        version, found, values = document
-        texts = [value for value in values if value is not None]
-        for value in texts:
-            rules.check_characters(value)
-    except (ValueError, TypeError, AttributeError, RecursionError, Broken):
+        for value in values:
+            if value is not None:
+                rules.check_characters(value)
+    except (TypeError, AttributeError, Broken):
         raise foreign_token() from None
-    if (version, found, len(values)) != (VERSION, of_list, len(keys)) or not isinstance(values, list):
+    return values
+
+
+def opened(text: str, of_list: str, keys: int) -> list[Any]:
+    """The ``keys`` values in a token of the list, whatever they are: a token is no secret, and can be made up.
+
+    Raises:
+        Problem: 400 where it is none, or one of another list.
+    """
+    if len(text) > LONGEST_TOKEN:
+        raise foreign_token()
+    try:
+        version, found, values = json.loads(
+            base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+        )
+    except (ValueError, TypeError, RecursionError):
+        raise foreign_token() from None
+    if (version, found) != (VERSION, of_list) or type(values) is not list or len(values) != keys:
         raise foreign_token()
     return values
 

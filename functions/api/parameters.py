@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from functions.api.problems import Problem
 
 if TYPE_CHECKING:
     from shared.dictionary import Column, Table
+
+LARGEST_ID = 2**63 - 1
 
 
 def refused(name: str, detail: str) -> Problem:
@@ -26,7 +28,7 @@ def once(query: Iterable[tuple[str, str]], known: Collection[str]) -> dict[str, 
     """The parameters of ``query`` by name.
 
     Raises:
-        Problem: 400 for one that is not ``known``, or is there twice.
+        Problem: 400 for one that is not ``known``, is there twice, or holds what no text of PostgreSQL can.
     """
     found: dict[str, str] = {}
     for name, value in query:
@@ -34,8 +36,46 @@ def once(query: Iterable[tuple[str, str]], known: Collection[str]) -> dict[str, 
             raise unknown(name, known)
         if name in found:
             raise refused(name, "it is there twice")
+        if not is_text(value):
+            raise refused(name, "it contains a character that no text may hold")
         found[name] = value
     return found
+
+
+def is_text(value: str) -> bool:
+    """Whether PostgreSQL can hold ``value``: no NUL, no half of a surrogate pair."""
+    return not any(c == "\0" or "\ud800" <= c <= "\udfff" for c in value)
+
+
+def number(given: Mapping[str, str], name: str) -> int | None:
+    """A parameter that is an id, or None without it.
+
+    Raises:
+        Problem: 400 when it is none.
+    """
+    if name not in given:
+        return None
+    if (found := as_id(given[name])) is None:
+        raise refused(name, f"it is a whole number from 1 to {LARGEST_ID}")
+    return found
+
+
+def as_id(text: str) -> int | None:
+    """The id that ``text`` is: plain digits, no more than bigint holds; None if it is none."""
+    if not (text.isascii() and text.isdigit() and len(text) <= len(str(LARGEST_ID))):
+        return None
+    return value if 1 <= (value := int(text)) <= LARGEST_ID else None
+
+
+def one_of(given: Mapping[str, str], name: str, allowed: Sequence[str]) -> str | None:
+    """A parameter that takes one of some words, or None without it.
+
+    Raises:
+        Problem: 400 for another word.
+    """
+    if name in given and given[name] not in allowed:
+        raise refused(name, f"it is one of {', '.join(allowed)}")
+    return given.get(name)
 
 
 def selected(table: Table, text: str | None) -> tuple[Column, ...]:

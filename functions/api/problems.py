@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,8 +13,10 @@ from shared.errors import (
     PermanentError,
     TransientError,
 )
+from shared.problems import MEDIA_TYPE, document
 
-MEDIA_TYPE = "application/problem+json"
+# A connection that is lost on the way back from a commit looks like any other.
+UNKNOWN_END = "A write may have been done all the same: look, or send it again under its Idempotency-Key."
 TYPE = "/docs/problems#"  # resolved against where the API is (RFC 3986, 5); the page has one entry for each code
 # What each code means in general, for the page of problems and as the title of its documents.
 TITLES = {
@@ -88,10 +89,11 @@ def of_error(error: BaseException) -> Problem:
     if isinstance(error, DeadlineExceeded):
         return Problem(504, "deadline", "The database ended the request at its time limit. Ask for less at once.")
     if isinstance(error, TransientError):
-        busy = error.code == "database.busy"
         retry = {"Retry-After": str(error.retry_after_s)}
-        detail = f"Nothing was changed. Try again after {error.retry_after_s} seconds."
-        return Problem(503, "busy" if busy else "unavailable", detail, headers=retry)
+        again = f"Try again after {error.retry_after_s} seconds."
+        if error.code == "database.busy":
+            return Problem(503, "busy", f"Nothing was changed. {again}", headers=retry)
+        return Problem(503, "unavailable", f"{again} {UNKNOWN_END}", headers=retry)
     if isinstance(error, CallerRefused):
         return Problem(403, "access.forbidden", "The caller is not one that may call this path.")
     if isinstance(error, ConstraintViolation):
@@ -108,15 +110,8 @@ def of_error(error: BaseException) -> Problem:
 
 def response(problem: Problem, request_id: str) -> Response:
     """The document as an answer."""
-    document: dict[str, Any] = {
-        "type": TYPE + problem.code,
-        "title": TITLES[problem.code],
-        "status": problem.status,
-        "detail": str(problem),
-        "instance": f"/requests/{request_id}",
-        "code": problem.code,
-        **problem.extensions,
-    }
+    members: dict[str, Any] = {"type": TYPE + problem.code, "instance": f"/requests/{request_id}"} | problem.extensions
     if problem.errors:
-        document["errors"] = problem.errors
-    return Response(problem.status, json.dumps(document).encode(), MEDIA_TYPE, dict(problem.headers))
+        members["errors"] = problem.errors
+    body = document(problem.status, problem.code, TITLES[problem.code], str(problem), **members)
+    return Response(problem.status, body, MEDIA_TYPE, dict(problem.headers))

@@ -124,7 +124,7 @@ def record_without_rows(services: Services, load: Load) -> dict[str, Any]:
     with services.database.transaction(deadline_s=60, lock_wait_s=LOCK_WAIT_S) as conn:
         history.claim(conn, str(load.bucket), str(load.object_name))
         before = history.last_run(conn, str(load.bucket), str(load.object_name), load.generation)
-        if before and not load.forced:
+        if before and not load.forced and (before[1] != "superseded" or load.state == "superseded"):
             return load.as_fields() | {"state": "duplicate"}
         load.run = before[0] + 1 if before else 1
         history.record(conn, load)
@@ -180,15 +180,18 @@ class _Loading:
         return load.as_fields() | self._wake(table, parked) | self._fold()
 
     def _is_done(self, conn: connection, generation: str | None) -> bool:
+        """Whether history has the generation. One that was superseded may be the current one again: the store knows."""
         load = self.load
         before = generation and history.last_run(conn, str(load.bucket), str(load.object_name), generation)
         if not before:
             return False
         load.run = before[0] + 1
-        return not load.forced
+        return not load.forced and before[1] != "superseded"
 
     def _superseded(self, conn: connection, announced: str) -> dict[str, Any]:
         load = self.load
+        if load.run > 1 and not load.forced:
+            return load.as_fields() | {"state": "duplicate"}
         load.generation, load.state, load.reason_code = announced, "superseded", "object.superseded"
         load.reason = "a newer generation of the object stands in the bucket; that one is loaded"
         history.record(conn, load)

@@ -44,12 +44,13 @@ def reconcile(services: Services, bucket: str | None, min_age_s: float) -> dict[
 
 
 def _unknown(side: connection, page: list[ObjectInfo]) -> list[ObjectInfo]:
-    """Those of ``page`` whose generation has no history."""
+    """Those of ``page`` whose generation has no history, or one of a time when it was not, or did not seem, current."""
     if not page:
         return []
     with side.cursor() as cursor:
         cursor.execute(
-            "select object_name, generation from ingest_status.ingest_status where bucket = %s"
+            "select object_name, generation from ingest_status.ingest_status"
+            " where bucket = %s and state <> 'superseded'"
             " and (object_name, generation) in (select * from unnest(%s::text[], %s::text[]))",
             (page[0].bucket, [i.name for i in page], [i.generation for i in page]),
         )

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from functions.ingest.services import Services
 
 MIN_AGE_S = 60.0  # younger objects have an event of their own on its way
+LONGEST_AGE_S = 1e9
 
 
 def handle(services: Services, event: Event) -> dict[str, Any]:
@@ -63,8 +64,8 @@ def _redrive(services: Services, event: Event) -> dict[str, Any]:
 
 def _reconcile(services: Services, event: Event) -> dict[str, Any]:
     min_age_s = event.data.get("min_age_s", MIN_AGE_S)
-    if not isinstance(min_age_s, int | float):
-        raise EventRefused("min_age_s takes a number of seconds")
+    if type(min_age_s) not in (int, float) or not abs(min_age_s) <= LONGEST_AGE_S:  # nor is NaN
+        raise EventRefused(f"min_age_s takes a number of seconds, up to {LONGEST_AGE_S:.0f}")
     return reconcile(services, event.data.get("bucket") or None, min_age_s)
 
 

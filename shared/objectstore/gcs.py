@@ -69,6 +69,7 @@ class GcsStore:
         with _errors(uri):
             blob = self.bucket(bucket).get_blob(name, generation=_number(uri, generation), **BOUNDS)
         if blob is None:
+            self._require_bucket(bucket)
             raise ObjectNotFound(f"{uri} does not exist" if generation is None else f"{uri}#{generation} is gone")
         return _described(blob)
 
@@ -144,7 +145,19 @@ class GcsStore:
                 response = READ_RETRY(self._get_media)(bucket, name, _number(uri, generation), span)
         except _PastTheEnd:
             return Opened(self.stat(bucket, name, generation), Nothing())
+        except ObjectNotFound:
+            self._require_bucket(bucket)
+            raise
         return Opened(_described_by_headers(bucket, name, response.headers), _Body(uri, response))
+
+    def _require_bucket(self, bucket: str) -> None:
+        """Return if there is such a bucket: 404 says of an object that is gone and of a bucket that never was alike.
+
+        Raises:
+            StoreRefused: there is none, or its objects may not be listed, so that nobody can tell.
+        """
+        with _errors(f"gs://{bucket}", missing=StoreRefused):
+            next(iter(self.client.list_blobs(bucket, max_results=1, **BOUNDS)), None)
 
     def _get_media(self, bucket: str, name: str, generation: int, headers: Mapping[str, str]) -> requests.Response:
         response = self._session.get(

@@ -77,8 +77,12 @@ class S3Store:
     def stat(self, bucket: str, name: str, generation: str | None = None) -> ObjectInfo:
         """As ``ObjectStore.stat``."""
         uri = f"s3://{bucket}/{name}"
-        with _errors(uri):
-            answer = self._client.head_object(Bucket=bucket, Key=name, ChecksumMode="ENABLED", **_pin(generation))
+        try:
+            with _errors(uri):
+                answer = self._client.head_object(Bucket=bucket, Key=name, ChecksumMode="ENABLED", **_pin(generation))
+        except ObjectNotFound:
+            self._require_bucket(bucket)
+            raise
         return _described(bucket, name, answer, answer["ContentLength"], generation)
 
     def open_read(
@@ -118,6 +122,18 @@ class S3Store:
                 pin = {}
             self._client.delete_object(Bucket=bucket, Key=name, **pin)
 
+    def _require_bucket(self, bucket: str) -> None:
+        """Return if there is such a bucket: the answer to HEAD has no body, and so no code that tells what is missing.
+
+        Raises:
+            StoreRefused: there is none, or it may not be looked at, so that nobody can tell.
+        """
+        try:
+            with _errors(f"s3://{bucket}"):
+                self._client.head_bucket(Bucket=bucket)
+        except ObjectNotFound as error:
+            raise StoreRefused(f"{error}: create the bucket") from error
+
     def _open_range(self, bucket: str, name: str, generation: str, start: int, end: int | None) -> Opened:
         uri = f"s3://{bucket}/{name}"
         if end is not None and end <= start:
@@ -132,6 +148,9 @@ class S3Store:
                 )
         except _PastTheEnd:
             return Opened(self.stat(bucket, name, generation), Nothing())
+        except ObjectNotFound:  # SeaweedFS says so of a bucket, too
+            self._require_bucket(bucket)
+            raise
         size = int(answer["ContentRange"].rpartition("/")[2]) if span else answer["ContentLength"]
         body = _Body(uri, answer["Body"])
         try:

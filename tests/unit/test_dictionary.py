@@ -66,7 +66,10 @@ def test_every_attribute_has_a_rule_for_its_values() -> None:
         (f"{TABLE}.schema", 3, "parts: schema = 3 must be lower-case letters"),
         (f"{TABLE}.api_name", "a/b", "parts: api_name = 'a/b' must be lower-case letters, digits, _ and -"),
         (f"{TABLE}.api_name", "2021", "parts: api_name = '2021' must be"),
-        (f"{TABLE}.api_name", "batch", "api_name = 'batch' must be lower-case letters, digits, _ and -, and not"),
+        *(
+            (f"{TABLE}.api_name", name, f"api_name = {name!r} must be lower-case letters, digits, _ and -, and not")
+            for name in dictionary.TAKEN_API_NAMES
+        ),
         (f"{TABLE}.api_name", "makers", "parts: api_name = 'makers' is that of makers: give it another"),
         (f"{TABLE}.file_pattern", ["part"], "parts: file_pattern = ['part'] must be a text"),
         (f"{TABLE}.file_pattern", "", "parts: file_pattern = '' must be a text, which is not empty"),

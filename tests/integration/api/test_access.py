@@ -192,6 +192,17 @@ def test_a_token_of_the_issuer_opens_what_its_scopes_say(with_tokens: Api, signi
     assert refused.value.status == 403
 
 
+def test_no_two_subjects_have_one_name(with_tokens: Api, signing_key: rsa.RSAPrivateKey) -> None:
+    """What is kept by caller, such as answers under an Idempotency-Key, is no other's; the log gets plain text."""
+    subjects = ["a/b", "a_b", "a b", "x" * 128, "x" * 129, "x" * 130, "\ud800", "\ud801", "a\r\nb"]
+    names = [
+        access.require("read", _request(authorization=f"Bearer {token(signing_key, sub=s)}"), with_tokens.services).name
+        for s in subjects
+    ]
+    assert len(set(names)) == len(subjects)
+    assert all(re.fullmatch(r"token:[A-Za-z0-9._@|:~-]{1,150}", name) for name in names)
+
+
 WRONG = {
     "ended": {"exp": 1_700_000_000},
     "another issuer": {"iss": "https://other.test"},

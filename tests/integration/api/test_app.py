@@ -18,12 +18,19 @@ def test_it_says_that_it_is_alive_and_ready_and_nothing_else(api: Api) -> None:
     assert (api.get("/ready").status, api.get("/ready").json) == (200, {"status": "ok"})
 
 
-def test_a_database_that_lacks_a_migration_is_not_ready(api: Api) -> None:
-    """503, and what to do; /health goes on."""
+def test_a_database_that_lacks_a_migration_is_not_ready(api: Api, capsys: pytest.CaptureFixture[str]) -> None:
+    """503, and the log says what to do; /health goes on."""
     api.query("delete from rowdock.migrations where version = (select max(version) from rowdock.migrations)")
     answer = api.get("/ready")
     assert (answer.status, answer.json["code"], answer.headers["retry-after"]) == (503, "unavailable", "5")
+    assert "run rowdock migrate" in json.loads(capsys.readouterr().out)["error_message"]
     assert api.get("/health").status == 200
+
+
+def test_a_database_that_a_later_version_has_migrated_is_ready(api: Api) -> None:
+    """While a roll-out goes on this version still serves: it would take every instance out of service at once."""
+    api.query("insert into rowdock.migrations values (9999, 'of_tomorrow', repeat('0', 64))")
+    assert api.get("/ready").status == 200
 
 
 def test_a_database_that_is_gone_is_a_clean_503(api: Api, capsys: pytest.CaptureFixture[str]) -> None:

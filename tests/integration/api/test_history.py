@@ -131,7 +131,6 @@ REFUSED = [
     ("page_size=-1", "page_size"),
     ("page_size=ten", "page_size"),
     ("page_size=%D9%A3", "page_size"),
-    ("page_size=99999999999999999999", "page_size"),
     ("state=loaded&state=loaded", "state"),
     ("object=a%00b", "object"),
     ("page_token=x", "page_token"),

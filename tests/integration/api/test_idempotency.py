@@ -76,6 +76,20 @@ def test_a_key_is_good_for_one_request_alone(parents: Api, method: str, target: 
     assert (answer.status, answer.json["code"], len(parents.history())) == (422, "idempotency.reused", 1)
 
 
+def test_a_key_is_good_for_one_reading_of_its_request_alone(parents: Api) -> None:
+    """All or nothing is another request than as much as will go in, and lines another than a list: 422."""
+    bad = [ADA, ADA | {"id": 2, "job_id": 99}]
+    parents.post("/api/employees", bad, idempotency_key=KEY, prefer="handling=strict")
+    for headers in (
+        {},
+        {"prefer": "handling=lenient"},
+        {"prefer": "handling=strict", "content_type": "application/x-ndjson"},
+    ):
+        answer = parents.post("/api/employees", bad, idempotency_key=KEY, **headers)
+        assert (answer.status, answer.json["code"]) == (422, "idempotency.reused"), headers
+    assert len(parents.history()) == 1
+
+
 @pytest.mark.parametrize(
     ("body", "status"), [(b"{", 400), ([], 422), (b"x", 400)], ids=["no JSON", "no rows", "no JSON either"]
 )

@@ -7,7 +7,7 @@ import json
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +99,26 @@ def test_a_request_cut_off_in_its_body_harms_nobody(start: Callable[..., Functio
             cut.shutdown(socket.SHUT_WR)
             assert b" 201 " not in cut.recv(100)
     assert ask(server, "GET", "/health")[0] == 200
+    assert database.query("select * from hired_employees.jobs") == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(90)
+def test_clients_that_fall_silent_in_their_body_hold_no_thread_for_ever(
+    start: Callable[..., FunctionServer], database: Any
+) -> None:
+    """More of them than there are threads: each is answered after a while, and others are served then."""
+    server = start(database.url_for("api"))
+    head = b"POST /api/jobs HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n"
+    with ExitStack() as stack:
+        silent = [
+            stack.enter_context(closing(socket.create_connection(("127.0.0.1", server.port), timeout=60)))
+            for _ in range(24)
+        ]
+        for number, line in enumerate(silent):
+            line.sendall(head % (LONGEST_BODY * 10 if number % 2 else 1000) + b'[{"id": 1')
+        assert [line.recv(12) for line in silent] == [b"HTTP/1.1 400", b"HTTP/1.1 413"] * 12
+        assert ask(server, "GET", "/ready")[0] == 200
     assert database.query("select * from hired_employees.jobs") == []
 
 

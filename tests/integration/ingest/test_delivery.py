@@ -572,3 +572,42 @@ def test_a_zombie_past_its_deadline_is_ended_by_the_server_and_its_twin_gets_thr
     assert isinstance(failure.value, TransientError)
     assert [h["state"] for h in dock.history() if h["object_name"] == "employees.csv"] == ["loaded"]
     assert dock.rollup_is_right()
+
+
+@pytest.mark.parametrize("how", ["overwritten", "deleted"])
+def test_a_generation_that_is_current_again_is_loaded_after_all(dock: Dock, how: str) -> None:
+    """An operator takes back what went over it: reconcile finds it, though history has it as superseded."""
+    dock.parents()
+    older = dock.put("employees.csv", b"1,A,2021-07-27T16:02:08Z,1,1\n")
+    if how == "overwritten":
+        newer = dock.put("employees.csv", b"2,B,2021-07-27T16:02:08Z,1,1\n")
+    else:
+        newer = hide(dock, "employees.csv")
+    for expected in ("superseded", "duplicate"):
+        assert dock.deliver("employees.csv", older)["state"] == expected
+    dock.services.store.delete(dock.bucket, "employees.csv", newer)
+    assert dock.ask(events.RECONCILE, {"min_age_s": -60})["events_sent"] == 1
+    dock.run_sent()
+    assert [row[0] for row in dock.employees()] == [1]
+    assert [load["state"] for load in dock.history() if load["generation"] == older] == ["superseded", "loaded"]
+    assert dock.deliver("employees.csv", older)["state"] == "duplicate"
+    assert dock.ask(events.RECONCILE, {"min_age_s": -60})["events_sent"] == 0
+
+
+def test_a_file_that_is_current_again_and_cannot_be_read_is_recorded_as_such(dock: Dock) -> None:
+    """History ends with what it is, not with what it was taken for."""
+    generation = dock.put("employees.csv", b"PK\x03\x04")
+    marker = hide(dock, "employees.csv")
+    assert dock.deliver("employees.csv", generation)["state"] == "superseded"
+    dock.services.store.delete(dock.bucket, "employees.csv", marker)
+    assert dock.deliver("employees.csv", generation)["state"] == "refused"
+    assert dock.deliver("employees.csv", generation)["state"] == "duplicate"
+    assert [load["state"] for load in dock.history()] == ["superseded", "refused"]
+
+
+def hide(dock: Dock, name: str) -> str:
+    """Delete the object as a user does, where versions are kept; returns the generation of the marker."""
+    dock.services.store.delete(dock.bucket, name)
+    client: Any = dock.services.store._client  # type: ignore[attr-defined]  # the interface knows no markers
+    (marker,) = client.list_object_versions(Bucket=dock.bucket, Prefix=name)["DeleteMarkers"]
+    return str(marker["VersionId"])

@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from functions.ingest import services
+from functions.ingest import services, work
 from local_emulator.children import Child, free_port
 from local_emulator.issuer import Issuer
 from shared import events, outbound, postgres
@@ -176,11 +176,38 @@ def test_a_store_that_refuses_us_is_ours_to_mend(start: Start, any_store: Any) -
     assert "not-the-secret" not in json.dumps(line) + answer.text
 
 
+def test_a_bucket_that_the_store_does_not_have_is_ours_to_mend(start: Start) -> None:
+    """500: under a wrong STORAGE_URL every file looks as if it were gone, and none may be taken for done."""
+    function = start()
+    described, body = events.binary(function.dock.finalized("employees.csv", bucket="rowdock-nowhere"))
+    problem(function.client.post("/", headers=described, data=body), 500, "object.refused")
+    assert states(function.dock) == []
+    (line,) = function.printed()
+    assert (line["severity"], "create the bucket" in line["error_message"]) == ("ERROR", True)
+
+
 NO_EVENTS: list[tuple[dict[str, str], bytes, str]] = [
     ({}, b"", "0 bytes of the event are not JSON"),
     ({"content-type": "application/json"}, b'{"a": 1}', "the request is no event"),
     ({"ce-specversion": "1.0", "ce-id": "1"}, b"{}", "lacks source, type"),
     ({"ce-specversion": "1.0", "ce-id": "1", "ce-source": "x", "ce-type": "other"}, b"{}", "event type 'other'"),
+    *(
+        (
+            {"ce-specversion": "1.0", "ce-id": "1", "ce-source": "x", "ce-type": events.RECONCILE},
+            b'{"min_age_s": %b}' % age,
+            "min_age_s takes a number of seconds",
+        )
+        for age in (b"1e300", b"NaN", b"-Infinity", b"true", b'"1"')
+    ),
+    *(
+        (
+            {"ce-specversion": "1.0", "ce-id": "1", "ce-source": "x", "ce-type": type_},
+            json.dumps({"bucket": "b", "name": "employees.csv", "generation": "1"} | odd).encode(),
+            "hold NUL or half a character",
+        )
+        for type_ in (events.OBJECT_FINALIZED, events.LOAD)
+        for odd in ({"name": "employees\0.csv"}, {"name": "employees\ud800.csv"}, {"generation": "1\0"})
+    ),
 ]
 
 
@@ -302,15 +329,17 @@ def test_what_is_neither_event_nor_probe_is_refused(start: Start) -> None:
         assert answer.headers["Allow"] == "POST"
 
 
-def test_a_defect_is_a_problem_document_too(function: Function, database: Any) -> None:
+def test_a_defect_is_a_problem_document_too(function: Function, monkeypatch: pytest.MonkeyPatch) -> None:
     """500 and nothing of the exception; the log has its class and the calls that led to it."""
-    headers, body = events.binary(events.make(events.LOAD, {"bucket": function.dock.bucket, "name": "\0"}))
+    monkeypatch.setitem(work.WORK_BY_TYPE, events.SWEEP, lambda _services, _event: int("private"))
+    headers, body = events.binary(events.make(events.SWEEP, {}))
     function.printed()
     answer = function.client.post("/", headers=headers, data=body)
     problem(answer, 500, "defect")
     (line,) = function.printed()
     assert (line["severity"], line["error_code"]) == ("ERROR", "defect")
     assert line["calls"]
+    assert "private" not in answer.text + json.dumps(line)
 
 
 def test_a_setting_that_cannot_be_used_reaches_the_operator_and_nobody_else() -> None:

@@ -18,8 +18,7 @@ from local_emulator import stores
 from local_emulator.stores import StoreServer
 from shared import objectstore
 from shared.objectstore import ObjectStore
-
-from .proxy import CuttingProxy
+from tests.proxy import CuttingProxy
 
 VERSIONED = "rowdock-versioned"
 PLAIN = "rowdock-plain"

@@ -13,9 +13,9 @@ from local_emulator.children import free_port
 from shared import objectstore
 from shared.errors import ObjectExists, ObjectNotFound, StoreRefused, StoreUnavailable
 from shared.objectstore import PART_BYTES, ObjectStore
+from tests.proxy import CuttingProxy
 
 from .conftest import KINDS, PLAIN, VERSIONED, Place, launch, places
-from .proxy import CuttingProxy
 
 MIB = 1024 * 1024
 BODY = bytes(range(256)) * (8 * MIB // 256)

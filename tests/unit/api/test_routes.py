@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from functions.api import routes
 from functions.api.messages import Response
 from functions.api.problems import Problem
 from functions.api.routes import Route, RouteTable
+from shared import dictionary
 
 PATHS = ("/api/jobs", "/api/jobs/<id>", "/api/jobs/special", "/api/<int:year>/jobs", "/api/words/<text:id>")
 
@@ -42,3 +44,10 @@ def test_a_path_that_is_none_finds_none(table: RouteTable, path: str) -> None:
     """404, without a redirect to something like it."""
     with pytest.raises(Problem, match="nothing at this path"):
         table.match("GET", path)
+
+
+def test_no_table_can_take_a_path_of_the_apis_own() -> None:
+    """The dictionary refuses such a name when it is read: two routes of one path would end every request."""
+    fixed = [route.path for route in routes.table(dictionary.load()).routes if route.table is None]
+    names = {path.split("/")[2] for path in fixed if path.startswith("/api/")}
+    assert {name for name in names if not name.startswith("<")} == set(dictionary.TAKEN_API_NAMES)
