@@ -27,7 +27,6 @@ TIME: Schema = {"type": "string", "format": "date-time"}
 MAYBE_TIME: Schema = {"type": ["string", "null"], "format": "date-time"}
 ID: Schema = {"type": "integer", "minimum": 1, "maximum": LARGEST_ID}
 FIRST = "$response.body#/data/0/id"
-PAGE_SIZE: Part = parts.PAGE_SIZE | {"schema": parts.PAGE_SIZE["schema"] | {"maximum": LARGEST_ID}}
 REJECT_ID: Schema = {"type": "string", "pattern": "^[1-9][0-9]{0,17}-[1-9][0-9]{0,17}$"}
 NAME: Schema = {"type": "string", "pattern": r"^[^\u0000]*$"}
 
@@ -284,7 +283,7 @@ def _list(summary: str, item: Schema, example: object, filters: list[Part], link
     content = parts.json(schema, {"data": [example], "next_page_token": None})
     return {
         "summary": summary,
-        "parameters": [*filters, PAGE_SIZE, parts.PAGE_TOKEN],
+        "parameters": [*filters, parts.PAGE_SIZE, parts.PAGE_TOKEN],
         "responses": {"200": parts.ok("A page.", content, parts.NEXT, **({"links": links} if links else {}))},
     }
 
@@ -379,6 +378,7 @@ def _take() -> Part:
             "data": {"type": ["object", "null"]},
         },
         "required": ["id", "source", "type"],
+        "additionalProperties": {"type": ["string", "number", "boolean", "null"]},
     }
     example = {"specversion": "1.0", "id": "7f1c", "source": "//storage", "type": "rowdock.load.v1", "data": {}}
     return {
