@@ -50,6 +50,7 @@ TYPE_BY_LEGACY_TYPE = {  # context.eventType of a first-generation background fu
 }
 STRUCTURED_MEDIA_TYPE = "application/cloudevents+json"
 BATCH_MEDIA_TYPE = "application/cloudevents-batch+json"
+REQUIRED = ("id", "source", "type")  # attributes of a CloudEvent
 SEND_TIMEOUT_S = 10.0
 UNKEPT = re.compile("[\0\ud800-\udfff]")
 # RFC 3986's unreserved and reserved characters: all that the CloudEvents HTTP binding (3.1.3.2) leaves as they are.
@@ -188,18 +189,25 @@ def _structured(document: Any) -> Event:
         data = _json(_base64(encoded, "data_base64"))
     elif isinstance(data, str):
         data = _json(data.encode())
-    attributes = {name.lower(): str(value).strip() for name, value in envelope.items() if value is not None}
+    attributes = {name.lower(): _attribute(name, value) for name, value in envelope.items() if value is not None}
     return _event(attributes, {} if data is None else _object(data, "data"))
 
 
+def _attribute(name: str, value: Any) -> str:
+    """A context attribute as text: only an extension may be a number or a boolean (CloudEvents, 3.1 and 3.3)."""
+    if isinstance(value, dict | list) or (name.lower() in REQUIRED and not isinstance(value, str)):
+        raise EventRefused(f"the CloudEvent's {name[:100]} must be text, found {type(value).__name__}")
+    return str(value).strip()
+
+
 def _event(attributes: dict[str, str], data: Mapping[str, Any]) -> Event:
-    missing = [name for name in ("id", "source", "type") if not attributes.get(name)]
+    missing = [name for name in REQUIRED if not attributes.get(name)]
     if missing:
         raise EventRefused(f"the CloudEvent lacks {', '.join(missing)}")
     for name in ("specversion", "datacontenttype", "dataschema"):
         attributes.pop(name, None)
     known = {name: attributes.pop(name, None) or None for name in ("subject", "time")}
-    id_, source, type_ = (attributes.pop(name) for name in ("id", "source", "type"))
+    id_, source, type_ = (attributes.pop(name) for name in REQUIRED)
     return Event(id=id_, source=source, type=type_, **known, data=data, attributes=attributes)
 
 

@@ -34,6 +34,15 @@ def api(request: flask.Request) -> flask.Response:
     return _to_flask(app.handle(_from_flask(request), services.production))
 
 
+def _left_over(_error: Exception) -> flask.Response:
+    """Answer what functions-framework gives to no function: its rule for paths stops at the end of a line."""
+    return flask.make_response(api(flask.request))
+
+
+if flask.has_app_context():  # as functions-framework imports this module
+    flask.current_app.register_error_handler(404, _left_over)
+
+
 def _from_flask(request: flask.Request) -> Request:
     given = request.headers.get("X-Request-Id", "")
     told = request.content_length  # None for a body in chunks

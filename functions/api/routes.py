@@ -101,8 +101,9 @@ def _nothing_there() -> Problem:
 
 def table(dictionary: Dictionary) -> RouteTable:
     """Every route that there is."""
-    from functions.api import batches, dead_letters, health, history, listing, metrics, rows
+    from functions.api import batches, dead_letters, docs, health, history, listing, metrics, rows
 
     fixed = [*health.ROUTES, *metrics.ROUTES, *history.ROUTES, *dead_letters.ROUTES]
     found = [*fixed, *(route for part in (listing, rows, batches) for route in part.routes(dictionary))]
+    found += docs.routes(dictionary, found)
     return RouteTable(found)

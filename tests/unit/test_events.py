@@ -124,6 +124,7 @@ def test_a_scheduled_call_becomes_the_event_that_it_names(form):
     assert (event.id, event.type, event.data) == ("j@t", events.SWEEP, {"a": 1})
 
 
+STRUCTURED = b'{"specversion": "1.0", "id": "1", "source": "s", "type": "t", "data": {}, %s}'
 REFUSED = {
     "nothing": ({}, b"", "not JSON"),
     "no JSON": (JSON, b"id,name\n", "not JSON"),
@@ -137,6 +138,14 @@ REFUSED = {
     ),
     "deep": (JSON, b"[" * 100_000, "not JSON"),
     "no id": (ce_headers(**{"ce-id": " "}), b"{}", "lacks id"),
+    **{
+        f"an attribute that is {what}": ({"content-type": events.STRUCTURED_MEDIA_TYPE}, STRUCTURED % attribute, said)
+        for what, attribute, said in (
+            ("no text", b'"id": 7', "id must be text, found int"),
+            ("an object", b'"type": {}', "type must be text, found dict"),
+            ("a list", b'"colour": ["blue"]', "colour must be text, found list"),
+        )
+    },
     "batch of two": ({"content-type": events.BATCH_MEDIA_TYPE}, b"[{}, {}]", "found 2"),
     "batch that is none": ({"content-type": events.BATCH_MEDIA_TYPE}, b"{}", "no list"),
     "data is text": (ce_headers(), b'"text"', "must be a JSON object, found str"),

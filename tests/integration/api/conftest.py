@@ -16,12 +16,15 @@ import pytest
 from functions.api import app
 from functions.api.messages import Request, Response
 from functions.api.services import Services
+from local_emulator import manifest
+from local_emulator.functions import FunctionServer, Surroundings
 from shared import dictionary, migrate, settings
 from shared.dictionary import Dictionary
 from shared.events import Event
 from shared.postgres import Database
 from tests.integration.api import things as fourth
 
+ROOT = Path(__file__).resolve().parents[3]
 DEPARTMENTS = [(1, "Engineering"), (2, "Sales"), (3, "Support")]
 JOBS = [(1, "Engineer"), (2, "Seller")]
 ADA = {"id": 1, "employee_name": "Ada", "hired_date": "2021-02-03T04:05:06Z", "department_id": 1, "job_id": 1}
@@ -163,3 +166,22 @@ def things(make_api: Callable[..., Api], database: Any, tmp_path: Path) -> Api:
     (tmp_path / "9001_things.sql").write_text(fourth.MIGRATION)
     migrate.migrate(database.owner_url, [migrate.MIGRATIONS, tmp_path])
     return make_api(dictionary.parse(tomllib.loads(dictionary.DICTIONARY_PATH.read_text() + fourth.ENTRY)))
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., FunctionServer]]:
+    """Starts the function as deploy.yaml describes it, under further settings."""
+    servers: list[FunctionServer] = []
+
+    def begin(database_url: str, **settings: str) -> FunctionServer:
+        given = {"DATABASE_URL": database_url, "ROWDOCK_ENVIRONMENT": "emulator", "API_AUTH": "off", **settings}
+        surroundings = Surroundings(ROOT, tmp_path / f"run{len(servers)}", given)
+        function = manifest.load(ROOT / "deploy.yaml").functions["api"]
+        server = FunctionServer(function, surroundings, lambda _line: None)
+        servers.append(server)
+        server.start()
+        return server
+
+    yield begin
+    for server in servers:
+        server.stop()

@@ -21,7 +21,7 @@ from tests.integration.api.conftest import Api
 
 ISSUER, AUDIENCE = "https://issuer.test", "https://api.test"
 # What everybody may see: that it lives, and how it is to be used.
-OPEN = {"/health", "/ready"}
+OPEN = {"/health", "/ready", "/docs", "/docs/problems", "/docs/assets/<name>", "/openapi.json"}
 FOR_PROBE = {"read": "GET", "write": "POST", "admin": "GET"}
 
 
