@@ -26,6 +26,40 @@ class Times:
         return median(self.seconds)
 
 
+@dataclass(slots=True)
+class Rates:
+    """Answers (or rows) a second of repeated runs of one thing, with how long single answers took.
+
+    Attributes:
+        rates: by run.
+        p50_ms, p99_ms: by run.
+        unit: of ``rates``.
+    """
+
+    unit: str = "/s"
+    rates: list[float] = field(default_factory=list)
+    p50_ms: list[float] = field(default_factory=list)
+    p99_ms: list[float] = field(default_factory=list)
+
+    def add(self, rate: float, p50_ms: float, p99_ms: float) -> None:
+        """Keep one run."""
+        self.rates.append(rate)
+        self.p50_ms.append(p50_ms)
+        self.p99_ms.append(p99_ms)
+
+    def __str__(self) -> str:
+        if not self.rates:
+            return "-"
+        span = f" ({min(self.rates):,.0f}-{max(self.rates):,.0f})" if len(self.rates) > 1 else ""
+        latency = f"p50 {median(self.p50_ms):.3g} ms, p99 {median(self.p99_ms):.3g} ms"
+        return f"{self.median:,.0f}{self.unit}{span}, {latency}"
+
+    @property
+    def median(self) -> float:
+        """The middle rate."""
+        return median(self.rates)
+
+
 @dataclass(frozen=True, slots=True)
 class Line:
     """One piece of work.
@@ -54,6 +88,15 @@ def faster(work: str, ours: Times, name: str, reference: Times, at_least: float)
         return Line(work, str(ours), f"{name} not measured", goal=goal)
     ratio = reference.median / ours.median
     return Line(work, str(ours), f"{reference}  {name}", ratio, goal, ratio >= at_least)
+
+
+def rate(work: str, ours: Rates, name: str, reference: Rates, at_least: float | None = None) -> Line:
+    """A line for a goal of the kind "at least 0.7x its rate"; without ``at_least`` the ratio is told alone."""
+    goal = f"at least {at_least:g}x its rate" if at_least else ""
+    if not ours.rates or not reference.rates:
+        return Line(work, str(ours), f"{name} not measured", goal=goal)
+    ratio = ours.median / reference.median
+    return Line(work, str(ours), f"{reference}  {name}", ratio, goal, ratio >= at_least if at_least else None)
 
 
 def under(work: str, value: float, limit: float, unit: str, shown: str = "") -> Line:
