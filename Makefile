@@ -3,9 +3,11 @@
 PYTHON ?= python3
 UV ?= uv
 ARGS ?=
+API_ARGS ?=
 VENV := .venv
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
+BENCH := $(VENV)/.bench
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo run test quick lint bench lock
@@ -33,16 +35,19 @@ lint: $(READY)       ## ruff (rules and layout) and mypy
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
 
-bench: $(READY)      ## 5 M rows beside their references; ARGS="--rows 1000000" for less
+bench: $(BENCH)      ## ingest, then API, beside their references; ARGS="--rows 1000000" API_ARGS="--seconds 2" for less
 	@$(RUN) -m bench.ingest $(ARGS)
+	@$(RUN) -m bench.api $(API_ARGS)
 
 lock:                ## resolve pyproject.toml into the lock files again (needs uv)
 	$(UV) pip compile pyproject.toml --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
 		--upgrade --quiet --output-file requirements.txt
 	$(UV) pip compile pyproject.toml --group dev --constraints requirements.txt --python-version 3.11 \
 		--generate-hashes --no-header --no-emit-index-url --upgrade --quiet --output-file requirements-dev.txt
+	$(UV) pip compile --group bench --constraints requirements-dev.txt --python-version 3.11 \
+		--generate-hashes --no-header --no-emit-index-url --upgrade --quiet --output-file requirements-bench.txt
 
-# No dependency is resolved here: both lock files name each package, its version and its hash, setuptools included, so
+# No dependency is resolved here: the lock files name each package, its version and its hash, setuptools included, so
 # that the project itself is built without a download. The stamp is written last: an install that failed runs again.
 $(READY): requirements.txt requirements-dev.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
@@ -53,4 +58,9 @@ $(READY): requirements.txt requirements-dev.txt
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
 	$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+# What the API is compared with; setup and tests do without it.
+$(BENCH): $(READY) requirements-bench.txt
+	$(RUN) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-bench.txt
 	@touch $@

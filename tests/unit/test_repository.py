@@ -70,7 +70,7 @@ def test_the_check_for_places_finds_them() -> None:
     assert all(any(re.search(place, line) for place in PLACES) for line in lines)
 
 
-@pytest.mark.parametrize("lock", ["requirements.txt", "requirements-dev.txt"])
+@pytest.mark.parametrize("lock", ["requirements.txt", "requirements-dev.txt", "requirements-bench.txt"])
 def test_every_locked_package_has_a_hash(lock: str) -> None:
     packages = locked(lock)
     assert len(packages) > 20
@@ -85,6 +85,15 @@ def test_development_runs_the_versions_that_production_runs() -> None:
     runtime, development = locked("requirements.txt"), locked("requirements-dev.txt")
     versions = {name: entry.split()[0] for name, entry in runtime.items()}
     assert versions == {name: development[name].split()[0] for name in runtime}
+
+
+def test_benchmarks_change_no_version_that_development_runs() -> None:
+    """What they compare with is installed beside it."""
+    development, bench = locked("requirements-dev.txt"), locked("requirements-bench.txt")
+    both = set(development) & set(bench)
+    assert {name: bench[name].split()[0] for name in both} == {name: development[name].split()[0] for name in both}
+    assert "fastapi" in bench
+    assert "fastapi" not in development
 
 
 def test_no_function_imports_a_sibling() -> None:
