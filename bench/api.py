@@ -1,8 +1,9 @@
 """The API over HTTP, as functions-framework serves it, beside the least and the most that others do.
 
 ``python -m bench.api [--seconds S] [--rounds N] [--rows N] [--only NAME] [--json FILE]``. Ours and its references run
-in turn, every other round in reverse order, on one PostgreSQL and under as many processes; figures are medians. A
-status other than the right one ends the run, and what a batch answered is compared with what the table holds.
+in turn, every other round in reverse order, on one PostgreSQL and under as many processes; figures are medians, and a
+ratio is the middle one of the rounds'. A status other than the right one ends the run, and what a batch answered is
+compared with what the table holds.
 """
 
 from __future__ import annotations
@@ -17,9 +18,11 @@ import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
+from dataclasses import asdict
 from http.client import HTTPConnection
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import psycopg2
@@ -73,19 +76,25 @@ class Bench:
         """Show how far it is."""
         print(f"  {text}", file=sys.stderr, flush=True)
 
-    def note(self, what: str, found: Load, rows: int = 1) -> None:
-        """Keep one run; a batch counts as many as it has ``rows``."""
+    def measure(self, what: str, port: int, shot: Shot, clients: int = CLIENTS, rows: int = 1) -> Load:
+        """Make one run and keep it; a batch counts as many as it has ``rows``."""
+        before = self.site.cpu_s()
+        found = load.fire(port, shot, clients, self.seconds)
+        cpu_us = (self.site.cpu_s() - before) / found.answers * 1e6
         self.rates[what].unit = " rows/s" if rows > 1 else "/s"
-        self.rates[what].add(found.rate * rows, found.p50_ms, found.p99_ms)
+        self.rates[what].add(found.rate * rows, found.p50_ms, found.p99_ms, cpu_us)
         self.say(f"{what}: {found.rate * rows:,.0f}/s, p50 {found.p50_ms:.2f} ms, p99 {found.p99_ms:.2f} ms")
+        return found
 
     def alternate(self, runs: list[tuple[str, Server, Shot]], clients: int = CLIENTS) -> None:
-        """Each in turn, each warm; a server runs only while it is measured."""
-        for number in range(self.rounds):
-            for what, server, shot in runs if number % 2 == 0 else reversed(runs):
-                with server() as port:
-                    load.fire(port, shot, clients, 1)
-                    self.note(what, load.fire(port, shot, clients, self.seconds))
+        """Start them all, and ask each in turn once it is warm: a round is short, and one that is not asked idles."""
+        with ExitStack() as stack:
+            ready = [(what, stack.enter_context(server()), shot) for what, server, shot in runs]
+            for _, port, shot in ready:
+                load.fire(port, shot, clients, 1)
+            for number in range(self.rounds):
+                for what, port, shot in ready if number % 2 == 0 else reversed(ready):
+                    self.measure(what, port, shot, clients)
 
     def fill(self) -> None:
         """Rows to read, in ours and in the twin's table."""
@@ -99,9 +108,11 @@ class Bench:
     # --- Reads
 
     def row(self) -> None:
-        """One row by its id, beside a hello world, FastAPI and the seed."""
+        """One row by its id, beside a hello world, the query alone, FastAPI and the seed."""
         self.fill()
-        runs: list[tuple[str, Server, Shot]] = [("row", self.site.api, ROW), ("hello", self.site.hello, ROW)]
+        runs: list[tuple[str, Server, Shot]] = [
+            ("row", self.site.api, ROW), ("hello", self.site.hello, ROW), ("query alone", self.site.query_alone, ROW)
+        ]  # fmt: skip
         if servers.has_twin():
             runs.append(("row, FastAPI", self.site.twin, ROW))
         self.alternate([*runs, ("row, seed", self.site.seed, ROW)])
@@ -161,8 +172,7 @@ class Bench:
         )  # fmt: skip
         with server() as port:
             _warm(port, shot)
-            found = load.fire(port, shot, CLIENTS, self.seconds)
-        self.note(what, found, rows)
+            found = self.measure(what, port, shot, CLIENTS, rows)
         table = "hired_employees.hired_employees" if server == self.site.api else "twin.employees"
         ((there,),) = self.site.query(f"select count(*) from {table}")
         least, most = found.answers * rows, (found.answers + 1 + CLIENTS) * rows
@@ -202,19 +212,26 @@ class Bench:
         self.site.copy("hired_employees.hired_employees", path)
         path.unlink()
         self.site.query(SMALL_TABLE, name=SMALL)
-        shot = Shot(f"/api/{YEAR}/quarters")
         with self.site.api() as large, self.site.api(SMALL) as small:
             self._same_pairs(large, small)
-            load.fire(large, shot, 1, 1)
-            self.note("metrics, unfolded", load.fire(large, shot, 1, self.seconds))
-            for name in (database.DATABASE, SMALL):
-                self.site.query("select metrics.fold(null)", name=name)
-                self.site.query("vacuum analyze metrics.hires, metrics.hires_deltas", name=name)
-            for number in range(self.rounds):
-                runs = [("metrics", large), ("metrics, small", small)]
-                for what, port in runs if number % 2 == 0 else reversed(runs):
-                    load.fire(port, shot, 1, 1)
-                    self.note(what, load.fire(port, shot, 1, self.seconds))
+            self._fold(SMALL)
+            self._beside("metrics, unfolded", large, small)
+            self._fold(database.DATABASE)
+            self._beside("metrics", large, small)
+
+    def _fold(self, name: str) -> None:
+        """As the sweep does every minute."""
+        self.site.query("select metrics.fold(null)", name=name)
+        self.site.query("vacuum analyze metrics.hires, metrics.hires_deltas", name=name)
+
+    def _beside(self, what: str, large: int, small: int) -> None:
+        shot = Shot(f"/api/{YEAR}/quarters")
+        runs = [(what, large), (f"{what}, small", small)]
+        for _, port in runs:
+            load.fire(port, shot, 1, 1)
+        for number in range(self.rounds):
+            for name, port in runs if number % 2 == 0 else reversed(runs):
+                self.measure(name, port, shot, 1)
 
     def _same_pairs(self, large: int, small: int) -> None:
         """Both answer with the same departments and jobs, and count all that there is."""
@@ -259,6 +276,13 @@ def lines(bench: Bench) -> list[Line]:
     if "row" in ran:
         found += [
             rate("one row by id", of["row"], "hello world, functions-framework", of["hello"], 0.7),
+            rate(
+                "the query alone (limit of a function)",
+                of["query alone"],
+                "hello world, functions-framework",
+                of["hello"],
+            ),
+            rate("one row by id", of["row"], "the query alone", of["query alone"]),
             rate("one row by id", of["row"], "FastAPI + SQLModel", of["row, FastAPI"]),
             rate("one row by id", of["row"], "a connection each (seed)", of["row, seed"]),
         ]
@@ -285,18 +309,18 @@ def lines(bench: Bench) -> list[Line]:
 
 def _times(bench: Bench, what: str, goal: str) -> Line:
     """How many times as long the middle answer takes as over 2,000 rows."""
-    ours, small = (sorted(bench.rates[name].p50_ms) for name in (what, "metrics, small"))
-    ratio = ours[len(ours) // 2] / small[len(small) // 2]
+    ours, small = (bench.rates[name].p50_ms for name in (what, f"{what}, small"))
+    ratio = median(a / b for a, b in zip(ours, small, strict=True))
     work = f"{what}, {bench.rows:,} rows, one client"
-    beside = f"{bench.rates['metrics, small']}  {SMALL_ROWS:,} rows, folded"
+    beside = f"{bench.rates[f'{what}, small']}  {SMALL_ROWS:,} rows, folded"
     return Line(work, str(bench.rates[what]), beside, ratio, goal, ratio <= 1.2 if goal else None)
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run it; 0 when every answer was right, whatever the speed."""
     parser = argparse.ArgumentParser(prog="python -m bench.api", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--seconds", type=float, default=5, help="of each run (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=3, help="runs of each (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=3, help="of each run (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=5, help="runs of each (default: %(default)s)")
     parser.add_argument("--rows", type=int, default=5_000_000, help="for the metrics (default: %(default)s)")
     parser.add_argument("--only", choices=PARTS, action="append", help="this part alone; may be given again")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as JSON too")
@@ -308,25 +332,21 @@ def main(arguments: list[str] | None = None) -> int:
         servers.running(Path(name), workers, JOBS) as site,
     ):
         bench = Bench(site, options.seconds, options.rounds, options.rows)
-        busy = os.getloadavg()[0]
+        busy = f"{os.getloadavg()[0]:.1f} at the start"
         started = time.monotonic()
         for part in options.only or PARTS:
             PARTS[part](bench)
+        busy += f", {os.getloadavg()[0]:.1f} at the end"
     print(
         f"API, {CLIENTS} clients ({load.generator()}), medians of {options.rounds} alternating runs of"
         f" {options.seconds:g} s; {workers} processes each on {workers} cores, which clients and PostgreSQL share."
     )
-    print(f"{servers.versions()}; load average at the start {busy:.1f}; {time.monotonic() - started:.0f} s in all")
+    print(f"{servers.versions()}; load average {busy}; {time.monotonic() - started:.0f} s in all")
     print(f"\n{as_text(lines(bench))}\n\n" + "\n".join(bench.notes))
     if options.json:
-        rates = {what: vars_of(found) for what, found in bench.rates.items()}
+        rates = {what: asdict(found) for what, found in bench.rates.items()}
         options.json.write_text(json.dumps(as_json(lines(bench), rates=rates, notes=bench.notes), indent=2) + "\n")
     return 0
-
-
-def vars_of(found: Rates) -> dict[str, Any]:
-    """Every run of one thing."""
-    return {"unit": found.unit, "rates": found.rates, "p50_ms": found.p50_ms, "p99_ms": found.p99_ms}
 
 
 if __name__ == "__main__":

@@ -33,6 +33,8 @@ class Rates:
     Attributes:
         rates: by run.
         p50_ms, p99_ms: by run.
+        cpu_us: microseconds of processor time for each answer, of the server and of PostgreSQL, by run. On a machine
+            that others use too it says more than the clock.
         unit: of ``rates``.
     """
 
@@ -40,10 +42,12 @@ class Rates:
     rates: list[float] = field(default_factory=list)
     p50_ms: list[float] = field(default_factory=list)
     p99_ms: list[float] = field(default_factory=list)
+    cpu_us: list[float] = field(default_factory=list)
 
-    def add(self, rate: float, p50_ms: float, p99_ms: float) -> None:
+    def add(self, rate: float, p50_ms: float, p99_ms: float, cpu_us: float) -> None:
         """Keep one run."""
         self.rates.append(rate)
+        self.cpu_us.append(cpu_us)
         self.p50_ms.append(p50_ms)
         self.p99_ms.append(p99_ms)
 
@@ -52,7 +56,7 @@ class Rates:
             return "-"
         span = f" ({min(self.rates):,.0f}-{max(self.rates):,.0f})" if len(self.rates) > 1 else ""
         latency = f"p50 {median(self.p50_ms):.3g} ms, p99 {median(self.p99_ms):.3g} ms"
-        return f"{self.median:,.0f}{self.unit}{span}, {latency}"
+        return f"{self.median:,.0f}{self.unit}{span}, {latency}, processor {median(self.cpu_us):,.0f} µs each"
 
     @property
     def median(self) -> float:
@@ -91,11 +95,15 @@ def faster(work: str, ours: Times, name: str, reference: Times, at_least: float)
 
 
 def rate(work: str, ours: Rates, name: str, reference: Rates, at_least: float | None = None) -> Line:
-    """A line for a goal of the kind "at least 0.7x its rate"; without ``at_least`` the ratio is told alone."""
+    """A line for a goal of the kind "at least 0.7x its rate"; without ``at_least`` the ratio is told alone.
+
+    The ratio is the middle one of the rounds': what disturbs a round slows both, where medians of each may come from
+    different times.
+    """
     goal = f"at least {at_least:g}x its rate" if at_least else ""
     if not ours.rates or not reference.rates:
         return Line(work, str(ours), f"{name} not measured", goal=goal)
-    ratio = ours.median / reference.median
+    ratio = median(a / b for a, b in zip(ours.rates, reference.rates, strict=True))
     return Line(work, str(ours), f"{reference}  {name}", ratio, goal, ratio >= at_least if at_least else None)
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import psycopg2
 
+from bench import processes
 from local_emulator import database, manifest, samples
 from local_emulator.children import Child, free_port
 from local_emulator.functions import READY_TIMEOUT_S, FunctionServer, Surroundings
@@ -39,11 +40,30 @@ grant select, insert on all tables in schema twin to api;
 
 @dataclass(slots=True)
 class Site:
-    """The database, and where servers put what they leave."""
+    """The database, and where servers put what they leave.
+
+    Attributes:
+        leaders: process ids of the servers that run, each the leader of its group.
+    """
 
     server: PostgresServer = field(repr=False)
     folder: Path
     workers: int
+    leaders: list[int] = field(default_factory=list)
+
+    def cpu_s(self) -> float:
+        """Processor time of all servers and of PostgreSQL so far; only those that are asked use any."""
+        mine = [pid for leader in self.leaders for pid in processes.group(leader)]
+        return processes.usage([*mine, self.server.pid, *processes.children(self.server.pid)]).cpu_s
+
+    @contextmanager
+    def _running(self, child: Child | None) -> Iterator[None]:
+        assert child is not None
+        self.leaders.append(child.pid)
+        try:
+            yield
+        finally:
+            self.leaders.remove(child.pid)
 
     def query(self, statement: str, *values: object, name: str = database.DATABASE) -> list[tuple[Any, ...]]:
         """Run ``statement`` as the superuser, in a transaction of its own."""
@@ -71,11 +91,22 @@ class Site:
             yield port
 
     @contextmanager
-    def hello(self, **settings: str) -> Iterator[int]:
+    def hello(self) -> Iterator[int]:
         """A hello world in the API's place, under the API's settings."""
+        with self._in_place("bench/twins/hello.py") as port:
+            yield port
+
+    @contextmanager
+    def query_alone(self) -> Iterator[int]:
+        """A hello world that asks PostgreSQL once."""
+        with self._in_place("bench/twins/query.py") as port:
+            yield port
+
+    @contextmanager
+    def _in_place(self, source: str) -> Iterator[int]:
         function = manifest.load(ROOT / "deploy.yaml").functions["api"]
-        mine = {**function.environment, "FUNCTION_SOURCE": str(ROOT / "bench/twins/hello.py")}
-        with self._function(replace(function, environment=mine), database.DATABASE, settings) as port:
+        other = replace(function, environment={**function.environment, "FUNCTION_SOURCE": source})
+        with self._function(other, database.DATABASE, {}) as port:
             yield port
 
     @contextmanager
@@ -92,7 +123,8 @@ class Site:
         started = FunctionServer(function, Surroundings(ROOT, self.folder / "run", given), lambda _line: None)
         try:
             started.start()
-            yield started.port
+            with self._running(started.child):
+                yield started.port
         finally:
             started.stop()
 
@@ -116,7 +148,8 @@ class Site:
         child = Child(name, [sys.executable, *arguments, str(port)], env=env, cwd=ROOT)
         try:
             child.wait_ready(lambda: _answers(port), READY_TIMEOUT_S)
-            yield port
+            with self._running(child):
+                yield port
         finally:
             child.stop(signal.SIGTERM)
 
