@@ -373,7 +373,7 @@ def _take() -> Part:
     event: Schema = {
         "type": "object",
         "properties": {
-            "specversion": {"description": "1.0"},
+            "specversion": {**TEXT, "description": "1.0"},
             **dict.fromkeys(("id", "source", "type"), EVENT_NAME),
             "data": {"type": ["object", "null"]},
         },
