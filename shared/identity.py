@@ -69,8 +69,8 @@ def require_platform_caller(headers: Mapping[str, str], settings: Settings) -> s
 
     if not settings.caller_identities:
         raise SettingsError(
-            "under CALLER_AUTH=platform others may reach this path too: set CALLER_IDENTITIES, and CALLER_AUDIENCE where"
-            " the platform does not check tokens"
+            "under CALLER_AUTH=platform others may reach this path too: set CALLER_IDENTITIES, and CALLER_AUDIENCE"
+            " where the platform does not check tokens"
         )
     token = _token(headers)
     if not token.endswith(STRIPPED_SIGNATURE):
