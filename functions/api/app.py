@@ -91,6 +91,8 @@ def _prepare(request: Request, services: Services, line: CanonicalLine) -> tuple
     if request.too_large:
         detail = f"A body may have {LONGEST_BODY} bytes. Send fewer rows at once, or drop a file in the bucket."
         raise Problem(413, "request.too_large", detail)
+    if not request.is_text:
+        raise Problem(400, "request.malformed", "Path and query are UTF-8, percent-encoded; this request's are not.")
     if request.is_cut:
         raise Problem(400, "request.malformed", "The body ended before all of it had come; nothing was done.")
     return Call(request, services, parameters, principal, line, table=route.table), route.handler

@@ -45,6 +45,17 @@ def test_it_answers_over_http_as_the_contract_says(start: Callable[..., Function
     assert (status, headers["content-type"]) == (404, "application/problem+json")
 
 
+def test_a_path_or_query_that_is_no_utf_8_is_refused(start: Callable[..., FunctionServer], database: Any) -> None:
+    """400: an escape that stays one, or a character in its place, would find rows that nobody asked for."""
+    server = start(database.url_for("api"))
+    escaped = ("/api/jobs?job=eq.%FF", "/api/jobs?%C3=1", "/api/jobs?job=eq.%ED%A0%80", "/api/jobs/%FF", "/health?%FF")
+    for path in escaped:
+        status, headers, body = ask(server, "GET", path)
+        assert (status, headers["content-type"]) == (400, "application/problem+json"), path
+        assert json.loads(body)["code"] == "request.malformed"
+    assert ask(server, "GET", "/api/jobs?job=eq.%F0%9F%98%80%EF%BF%BD&id=eq.1")[0] == 200
+
+
 def test_a_body_in_chunks_is_taken_whole_up_to_the_limit(start: Callable[..., FunctionServer], database: Any) -> None:
     """Of one that is too long by a line no part goes in."""
     server = start(database.url_for("api"))
