@@ -191,6 +191,23 @@ class ServerTooOld(DeploymentError):
     message_is_safe = True  # two versions
 
 
+class NotRepresentable(PermanentError):
+    """A column holds what a backup's format cannot hold; the message names the column and the remedy."""
+
+    code = "backup.not_representable"
+    message_is_safe = True  # a column's name and fixed sentences
+
+
+class BackupDamaged(PermanentError):
+    """A part of a backup is not what was written, or not what it says it is; the message names the part and the check.
+
+    Nothing of it may be used: bytes, row counts and checksums are compared so that this is known before a commit.
+    """
+
+    code = "backup.damaged"
+    message_is_safe = True  # an object's name, positions, counts and checksums
+
+
 class NotReady(TransientError):
     """This deployment cannot do its work yet; the message says what it waits for."""
 
