@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import itertools
-import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,6 +18,7 @@ from shared import dictionary, events, objectstore, settings
 from shared.dictionary import Dictionary
 from shared.events import Event
 from shared.postgres import Database
+from tests.integration.conftest import remove_bucket
 
 DEPARTMENTS = b"1,Engineering\n2,Sales\n3,Support\n"
 JOBS = b"1,Engineer\n2,Seller\n"
@@ -118,16 +117,6 @@ class Dock:
         return bool(same[0])
 
 
-@pytest.fixture(scope="session")
-def any_store() -> Iterator[StoreServer]:
-    """MinIO where its binary is on PATH, else SeaweedFS: what these tests promise does not depend on the store."""
-    with tempfile.TemporaryDirectory(prefix="rowdock-store-", ignore_cleanup_errors=True) as directory:
-        launch = stores.minio if stores.minio_binary() else stores.seaweedfs
-        server = launch(Path(directory), [])
-        yield server
-        server.stop()
-
-
 @pytest.fixture
 def make_dock(database: Any, any_store: StoreServer) -> Iterator[Callable[..., Dock]]:
     """Docks over the test's database, each with a bucket of its own; a dictionary may be given."""
@@ -158,14 +147,6 @@ def make_dock(database: Any, any_store: StoreServer) -> Iterator[Callable[..., D
         pool.close()
     for bucket in buckets:
         remove_bucket(client, bucket)
-
-
-def remove_bucket(client: Any, bucket: str) -> None:
-    """With all that is in it: each bucket holds volumes of SeaweedFS, which has none left after some sixty."""
-    for page in client.get_paginator("list_object_versions").paginate(Bucket=bucket):
-        for version in page.get("Versions", []) + page.get("DeleteMarkers", []):
-            client.delete_object(Bucket=bucket, Key=version["Key"], VersionId=version["VersionId"])
-    client.delete_bucket(Bucket=bucket)
 
 
 @pytest.fixture
