@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from local_emulator.event_queue import EventQueue
-from local_emulator.lifecycle import CommandFailed, require
+from local_emulator.lifecycle import POLL_S, CommandFailed, require
 from local_emulator.state import Running, StateFolder
 from shared import outbound
 
@@ -81,9 +84,58 @@ def replay(given: argparse.Namespace) -> int:
 
 
 def run_schedule(given: argparse.Namespace) -> int:
-    """Make a scheduled call now."""
-    ask(require(given.state), "POST", f"/_emulator/run?name={quote(given.schedule)}")
-    return 0
+    """Make a scheduled call as if its time had come, wait for its end and print what the function answered."""
+    at = f"&at={given.at.timestamp()}" if given.at else ""
+    path = f"/_emulator/run?name={quote(given.schedule)}{at}"
+    made = json.loads(ask(require(given.state), "POST", path))
+    with closing(_queue(given)) as queue:
+        found = _ended(queue, made["delivery"], given.state)
+    last, ok = found["tries"][-1], found["state"] == "done"
+    answer = _as_json(last["answer"] or last["error"] or "")
+    outcome = {"schedule": made["schedule"], "ok": ok, "status": last["status"], "attempts": found["attempts"]}
+    if given.json:
+        print(json.dumps({**outcome, "answer": answer}))
+    else:
+        print(f"{made['schedule']}: {last['status'] or 'no answer'} after {last['duration_s']:.1f} s")
+        print("".join(f"{line}\n" for line in _lines(answer)), end="")
+    return 0 if ok else 1
+
+
+def _ended(queue: EventQueue, delivery: int, state: Path) -> dict[str, Any]:
+    """Wait until the delivery was taken or given up; an attempt that failed is told meanwhile.
+
+    Raises:
+        CommandFailed: the emulator ended meanwhile.
+    """
+    told = 1
+    while (found := queue.show(delivery) or {})["state"] in ("pending", "delivering"):
+        if found["attempts"] > told and (failed := found["tries"][-2:][0]):
+            told = found["attempts"]
+            print(f"attempt {failed['number']}: {failed['status'] or 'no answer'}; made again", file=sys.stderr)
+        if StateFolder(state).running() is None:
+            raise CommandFailed(f"the emulator ended before delivery {delivery} did; it goes on at the next start")
+        time.sleep(POLL_S)
+    return found
+
+
+def _as_json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _lines(answer: Any) -> list[str]:
+    """Return a problem's detail, or the plain values of each object that an answer has as its data."""
+    if not isinstance(answer, dict):
+        return [str(answer)] if answer else []
+    if "detail" in answer:
+        return [str(answer["detail"])]
+    data = answer.get("data", answer)
+    return [
+        "  ".join(f"{name}={value}" for name, value in item.items() if not isinstance(value, list | dict))
+        for item in (data if isinstance(data, list) else [data])
+    ]
 
 
 def _queue(given: argparse.Namespace) -> EventQueue:
