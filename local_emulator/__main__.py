@@ -27,8 +27,11 @@ OPERATOR_COMMANDS = (
     "rejects",
     "reconcile",
     "backup",
+    "backups",
     "verify",
     "restore",
+    "drill",
+    "expire",
     "rollup",
 )
 STATES_OF_ROWS = frozenset(

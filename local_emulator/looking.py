@@ -17,6 +17,7 @@ from local_emulator.event_queue import EventQueue
 from local_emulator.lifecycle import POLL_S, CommandFailed, require
 from local_emulator.state import Running, StateFolder
 from shared import outbound
+from shared.errors import RowdockError
 
 COLUMNS = ("id", "state", "attempts", "last_status", "function", "type", "subject", "received_at")
 
@@ -37,8 +38,10 @@ def ask(running: Running, method: str, path: str, body: object = None) -> bytes:
 
 
 def status(given: argparse.Namespace) -> int:
-    """Print the parts, how many deliveries are in which state, and the schedules."""
-    found: dict[str, Any] = json.loads(ask(require(given.state), "GET", "/_emulator/status"))
+    """Print the parts, how many deliveries are in which state, the schedules and the newest verified backup."""
+    running = require(given.state)
+    found: dict[str, Any] = json.loads(ask(running, "GET", "/_emulator/status"))
+    found["newest_verified_backup"] = newest = _newest_verified(running)
     if given.json:
         print(json.dumps(found, indent=2))
         return 0
@@ -47,7 +50,26 @@ def status(given: argparse.Namespace) -> int:
     print_table(found["functions"], ("name", "alive", "pid", "url", "in_flight", "at_most", "answered"))
     print("deliveries: " + (", ".join(f"{count} {state}" for state, count in found["deliveries"].items()) or "none"))
     print_table(found["schedules"], ("name", "function", "cron", "next", "last"))
+    print("newest verified backup: " + ("none" if newest is None else f"{newest['backup']}, {newest['age']} old"))
     return 0
+
+
+def _newest_verified(running: Running) -> dict[str, Any] | None:
+    """Return id, instant and age of the newest backup that is verified and holds every table; None if there is none.
+
+    Raises:
+        CommandFailed: the store does not tell.
+    """
+    from shared import objectstore
+    from shared.backups import listing
+
+    store, bucket = objectstore.connect(running.environment["STORAGE_URL"]), running.environment["BACKUP_BUCKET"]
+    try:
+        backups = listing.listed(store, bucket, datetime.now(UTC))
+    except RowdockError as error:
+        raise CommandFailed(f"the bucket of the backups cannot be read: {error}") from error
+    newest = next((backup for backup in backups if backup["verified"] and backup.get("whole")), None)
+    return newest and {**{name: newest[name] for name in ("backup", "age")}, "at": newest["snapshot_at"].isoformat()}
 
 
 def events(given: argparse.Namespace) -> int:
