@@ -223,7 +223,7 @@ def _expire(given: Namespace, settings: Settings) -> int:
     if given.json:
         print(json.dumps(told))
         return 0
-    kept = [{"backup": name, "what": "stays", "why": ", ".join(why)} for name, why in expired.plan.keep.items()]
+    kept = [{"backup": name, "what": "stays", "why": _reasons(why)} for name, why in expired.plan.keep.items()]
     spared = [{"backup": name, "what": "stays", "why": "pinned just now"} for name in expired.spared]
     damaged = [{"backup": name, "what": "stays", "why": "damaged: look at it"} for name in expired.unreadable]
     gone = "goes" if expired.dry_run else "gone"
@@ -233,3 +233,10 @@ def _expire(given: Namespace, settings: Settings) -> int:
     if expired.dry_run:
         print("nothing was removed; --yes does it")
     return 0
+
+
+def _reasons(why: Sequence[str]) -> str:
+    """The reasons in a line: tables of which it is the newest are counted, not named."""
+    newest = [reason for reason in why if reason.startswith("newest of")]
+    others = [reason for reason in why if reason not in newest]
+    return ", ".join([*others, f"newest of {len(newest)} tables"] if len(newest) > 1 else why)
