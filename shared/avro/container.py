@@ -22,7 +22,7 @@ MAGIC = b"Obj\x01"
 SYNC_BYTES = 16
 BLOCK_BYTES = 16_000
 BLOCK_ROWS = 65_536  # of a table without columns, whose rows have no bytes
-LEVEL = 1
+LEVEL = 2
 RAW_DEFLATE = -15
 
 # What a reader takes. A row of PostgreSQL's may have 1 GB, but no larger part than this is worth its memory.
@@ -51,31 +51,17 @@ def header(schema: dict[str, Any], sync: bytes) -> bytes:
     return MAGIC + varint(len(entries)) + packed + varint(0) + sync
 
 
-@dataclass(frozen=True, slots=True)
-class PackedBlock:
-    """One block as it is written.
-
-    Attributes:
-        rows: how many it has.
-        datums: its datums.
-        stored: all its bytes in the file.
-    """
-
-    rows: int
-    datums: memoryview
-    stored: bytes
-
-
-def packed_blocks(datums: Datums, sync: bytes) -> Iterator[PackedBlock]:
+def packed(datums: Datums, sync: bytes) -> bytes:
     """The datums as compressed blocks of nearly one size."""
     view = memoryview(datums.data)  # type: ignore[arg-type]  # arrays do offer the buffer protocol
+    pieces: list[bytes] = []
     before, row = 0, 0
     for last in _last_rows(datums.ends):
         end = int(datums.ends[last - 1])
-        packed = isal_zlib.compress(view[before:end], LEVEL, RAW_DEFLATE)
-        stored = b"".join((varint(last - row), varint(len(packed)), packed, sync))
-        yield PackedBlock(last - row, view[before:end], stored)
+        block = isal_zlib.compress(view[before:end], LEVEL, RAW_DEFLATE)
+        pieces += (varint(last - row), varint(len(block)), block, sync)
         before, row = end, last
+    return b"".join(pieces)
 
 
 def _last_rows(ends: Ints) -> list[int]:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import secrets
 from base64 import b64encode
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import google_crc32c
 from psycopg2 import sql
 
-from shared.avro.container import SYNC_BYTES, PackedBlock, header, packed_blocks
+from shared.avro.container import SYNC_BYTES, header, packed
 from shared.avro.encode import Datums, Encoder
 from shared.avro.schema import PIN_TEXT_FORMS, Field
 from shared.copy_binary import COPY_HEADER, COPY_TRAILER
@@ -30,9 +31,8 @@ if TYPE_CHECKING:
     from shared.objectstore import ObjectInfo, ObjectWriter
 
 PART_BYTES = 128 << 20
-CHUNK_ROWS = 65_536
-CHUNK_BYTES = 8 << 20
-WAITING_CHUNKS = 2
+CHUNK_BYTES = 1 << 20  # no more than the server may send ahead, so that it goes on while a chunk is encoded
+WAITING_BYTES = 8 << 20
 
 NewPart = Callable[[int], AbstractContextManager["ObjectWriter"]]
 Progress = Callable[[int], None]
@@ -79,7 +79,7 @@ def copy_out(
         fields: its columns.
         record_schema: of the records.
         new_part: opens the part of that number, from 0.
-        part_bytes: a part ends with the block that reaches so many.
+        part_bytes: a part that has so many as stored is followed by another one, for the next chunk of rows.
         on_progress: is told the rows read so far.
 
     Raises:
@@ -102,46 +102,53 @@ def copy_out(
 
 
 class _Rows:
-    """The file that psycopg2 writes COPY's messages to: the header with the first row, each row, the trailer."""
+    """The file that psycopg2 writes COPY's messages to: the header with the first row, each row, the trailer.
+
+    Attributes:
+        write: takes one message; a generator's ``send``, for a method of ours would cost more than to read the row.
+    """
 
     def __init__(
         self, encoder: Encoder, add: Callable[[Datums], None], packer: ThreadPoolExecutor, on_progress: Progress
     ) -> None:
         self._encoder, self._add, self._packer, self._on_progress = encoder, add, packer, on_progress
         self._rows: list[bytes] = []
-        self._size = 0
         self._total = 0
-        self._waiting: list[Future[None]] = []
-        self._started = False
+        self._waiting: deque[tuple[Future[None], int]] = deque()
+        messages = self._messages()
+        next(messages)
+        self.write = messages.send
 
-    def write(self, message: bytes) -> int:
-        """Take one message in."""
-        if not self._started:
-            self._started = True
-            message = message.removeprefix(COPY_HEADER)
-        if message:
-            self._rows.append(message)
-            self._size += len(message)
-            if self._size >= CHUNK_BYTES or len(self._rows) >= CHUNK_ROWS:
-                self._encode()
-        return len(message)
+    def _messages(self) -> Generator[None, bytes, None]:
+        self._rows.append((yield).removeprefix(COPY_HEADER))
+        while True:
+            rows, size = self._rows, 0
+            while size < CHUNK_BYTES:
+                message = yield
+                rows.append(message)
+                size += len(message)
+            self._encode()
 
     def finish(self) -> None:
         """Encode what is left and wait until all is written."""
-        self._encode()
-        for waiting in self._waiting:
-            waiting.result()
-
-    def _encode(self) -> None:
         if self._rows and self._rows[-1] == COPY_TRAILER:
             self._rows.pop()
-        if self._rows:
-            self._total += len(self._rows)
-            self._waiting.append(self._packer.submit(self._add, self._encoder.encode(self._rows)))
-            if len(self._waiting) > WAITING_CHUNKS:
-                self._waiting.pop(0).result()
-        self._rows, self._size = [], 0
+        self._encode()
+        self._wait_for_all_but(0)
+
+    def _encode(self) -> None:
+        rows, self._rows = self._rows, []
+        if rows[-1:] == [COPY_TRAILER]:
+            self._rows.append(rows.pop())
+        datums = self._encoder.encode(rows)
+        self._waiting.append((self._packer.submit(self._add, datums), len(datums.data)))
+        self._wait_for_all_but(WAITING_BYTES)
+        self._total += len(rows)
         self._on_progress(self._total)
+
+    def _wait_for_all_but(self, size: int) -> None:
+        while self._waiting and sum(each for _, each in self._waiting) > size:
+            self._waiting.popleft()[0].result()
 
 
 class _Parts:
@@ -155,10 +162,9 @@ class _Parts:
 
     def add(self, datums: Datums) -> None:
         """Write the rows; parts end as they are full."""
-        for block in packed_blocks(datums, self._sync):
-            self._part().add(block, datums.infinities)
-            if self._part().bytes >= self._part_bytes:
-                self._close()
+        if self._part().bytes >= self._part_bytes:
+            self._close()
+        self._part().add(datums, self._sync)
 
     def finish(self) -> list[WrittenPart]:
         """Commit the last part."""
@@ -195,12 +201,12 @@ class _OpenPart:
         self._writer = context.__enter__()
         self._write(header(schema, sync))
 
-    def add(self, block: PackedBlock, infinities: frozenset[str]) -> None:
-        """Write one block."""
-        self._datums.update(block.datums)
-        self._rows += block.rows
-        self._infinities |= infinities
-        self._write(block.stored)
+    def add(self, datums: Datums, sync: bytes) -> None:
+        """Write some blocks."""
+        self._datums.update(datums.data)
+        self._rows += len(datums.ends)
+        self._infinities |= datums.infinities
+        self._write(packed(datums, sync))
 
     def close(self) -> WrittenPart:
         """Commit the object, and compare what the store says of it."""
