@@ -54,7 +54,12 @@ DAMAGE = f"""
 delete from {TABLE} where id % 200 = 0;
 update {TABLE} set employee_name = 'Damaged', job_id = 1 where id % 200 = 1;
 """
-ROLES = {"backup": "backup", "restore, empty": "restore", "restore, 1 % damaged": "restore"}
+WORK = {  # what → function, which is also its role's name, and path
+    "backup": ("backup", "/"),
+    "verify": ("backup", "/verify"),
+    "restore, empty": ("restore", "/"),
+    "restore, 1 % damaged": ("restore", "/"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +96,7 @@ class Bench:
     # --- Ours
 
     def take(self, *, counts: bool = True) -> None:
-        """One backup of the table; what the manifest says is what SQL counts and the store has."""
+        """One backup, whose manifest says what SQL counts and what the store has; then each value looked at."""
         self._timed("backup", {"tables": [TABLE]}, counts)
         manifest = Catalogue(self.rig.store, BACKUP_BUCKET).choose("latest")
         assert manifest.backup_id != self._backup_id, "no new backup is there"
@@ -102,6 +107,9 @@ class Bench:
             info = self.rig.store.stat(BACKUP_BUCKET, part.object)
             assert (info.size, info.generation) == (part.bytes, part.generation), info
         self.backup, self._backup_id = found, manifest.backup_id
+        self._timed("verify", {"backup": self._backup_id, "depth": "decode"}, counts)
+        if counts:
+            self._note("backup, verified", sum(self.times[what].seconds[-1] for what in ("backup", "verify")))
 
     def restore_empty(self) -> None:
         """A restore into the live table, which was emptied."""
@@ -120,13 +128,13 @@ class Bench:
         self._check(database.DATABASE, what)
 
     def _timed(self, what: str, body: object, counts: bool) -> None:
-        on, role = self.rig, ROLES[what]
+        on, (role, path) = self.rig, WORK[what]
         on.checkpoint()
         backends, store = on.backend_pids(role), processes.group(on.store_server.child.pid)
         processes.forget_peaks([*on.function_pids(role), *backends])
         before = [processes.usage(pids) for pids in (on.function_pids(role), backends, store)]
         started = time.perf_counter()
-        on.post(role, {"Content-Type": "application/json"}, json.dumps(body).encode(), 200)
+        on.post(role, path, {"Content-Type": "application/json"}, json.dumps(body).encode(), 200)
         seconds = time.perf_counter() - started
         after = [processes.usage(pids) for pids in (on.function_pids(role), on.backend_pids(role), store)]
         used = [Usage(b.cpu_s - a.cpu_s, b.peak_mb) for a, b in zip(before, after, strict=True)]
@@ -189,11 +197,13 @@ def lines(bench: Bench) -> list[Line]:
     """The rows of the table."""
     times, rows = bench.times, f"{bench.rows:,} rows"
     scaled = f"plain fastavro ({bench.fastavro_rows:,} rows, scaled)"
+    dump = "pg_dump -Fc, to a file"
     native = "pg_restore --data-only, native keys"
     assert bench.backup is not None
     stored = sum(part.bytes for part in bench.backup.parts)
     found = [
-        faster(f"backup of {rows}, to the bucket", times["backup"], "pg_dump -Fc, to a file", times["pg_dump"], 2),
+        faster(f"backup of {rows}, to the bucket", times["backup"], dump, times["pg_dump"], 2),
+        faster("the same, and verify: each value", times["backup, verified"], dump, times["pg_dump"], 2),
         faster(f"backup of {rows}, to the bucket", times["backup"], scaled, times["fastavro"], 1),
         faster(f"restore of {rows}, empty table", times["restore, empty"], native, times["pg_restore"], 4),
         faster(f"restore of {rows}, 1 % damaged", times["restore, 1 % damaged"], native, times["pg_restore"], 4),

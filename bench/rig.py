@@ -74,17 +74,17 @@ class Rig:
     def call(self, event: Event) -> None:
         """Deliver any event."""
         headers, body = events.binary(event)
-        self.post("ingest", headers, body, 204)
+        self.post("ingest", "/", headers, body, 204)
 
-    def post(self, name: str, headers: Mapping[str, str], body: bytes, expected: int) -> bytes:
-        """Call the function ``name`` and return what it answered.
+    def post(self, name: str, path: str, headers: Mapping[str, str], body: bytes, expected: int) -> bytes:
+        """Call ``path`` of the function ``name`` and return what it answered.
 
         Raises:
             RuntimeError: the status is not ``expected``; the message shows the answer and the end of the log.
         """
         function = self.functions[name]
         with closing(HTTPConnection("127.0.0.1", function.port, timeout=CALL_TIMEOUT_S)) as connection:
-            connection.request("POST", "/", body, dict(headers))
+            connection.request("POST", path, body, dict(headers))
             response = connection.getresponse()
             answer = response.read()
         if response.status != expected:
