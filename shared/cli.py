@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from shared import settings
-from shared.commands import api_keys, backups, ingest, schema
+from shared.commands import api_keys, backups, ingest, restore, schema
 from shared.errors import RowdockError
 
-MODULES = (schema, ingest, backups, api_keys)
+MODULES = (schema, ingest, backups, restore, api_keys)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

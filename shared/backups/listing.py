@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from shared.backups import outcomes
@@ -64,12 +64,13 @@ def _names(store: ObjectStore, bucket: str) -> dict[str, list[str]]:
 
 
 def _readable(manifest: Manifest, names: Iterable[str], now: datetime) -> dict[str, Any]:
+    age_s = round((now - manifest.snapshot_at).total_seconds())
     return {
         "backup": manifest.backup_id,
         "kind": manifest.kind,
         "snapshot_at": manifest.snapshot_at,
-        "age": _age(now, manifest.snapshot_at),
-        "age_s": round((now - manifest.snapshot_at).total_seconds()),
+        "age": age(age_s),
+        "age_s": age_s,
         "tables": [table.dictionary_key or table.full_name for table in manifest.tables],
         "whole": manifest.whole,
         "rows": sum(table.rows for table in manifest.tables),
@@ -107,9 +108,9 @@ def _deepest(found: Iterable[Outcome]) -> Outcome:
     return max((o for o in found if o.ok), key=lambda o: (DEPTHS.index(o.depth), o.at))
 
 
-def _age(now: datetime, at: datetime) -> str:
-    """``now`` - ``at`` in its largest unit and the next: ``3 d 4 h``."""
-    minutes = max(int((now.astimezone(UTC) - at).total_seconds() // 60), 0)
+def age(seconds: float) -> str:
+    """``seconds`` in their largest unit and the next: ``3 d 4 h``."""
+    minutes = max(int(seconds // 60), 0)
     days, hours = divmod(minutes // 60, 24)
     if days:
         return f"{days} d {hours} h"

@@ -1,7 +1,8 @@
-"""``rowdock backup``, ``backups``, ``verify`` and ``expire`` do their work in this process, where no function runs."""
+"""``rowdock backup``, ``backups``, ``verify``, ``expire``, ``restore`` do their work where no function runs."""
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable
 from typing import Any
@@ -125,3 +126,126 @@ def test_what_retention_does_not_keep_goes_when_somebody_says_yes(vault: Vault, 
     assert rowdock("backups", "unpin", pinned.backup_id)[0] == 0
     assert as_json(rowdock("expire", "--json"))["remove"] == [pinned.backup_id]
     assert rowdock("backups", "unpin", pinned.backup_id)[0] == 1
+
+
+# --- Restore
+
+
+class Terminal(io.StringIO):
+    """Somebody at a terminal, and what they type."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def typing(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    return lambda text: monkeypatch.setattr("sys.stdin", Terminal(text))
+
+
+DAMAGE = """
+    delete from hired_employees.hired_employees where id <= 100;
+    update hired_employees.hired_employees set employee_name = 'Nobody' where id between 101 and 150;
+    insert into hired_employees.hired_employees values (5001, 'Somebody', '2022-01-01T00:00:00Z', 1, 1)
+"""
+NAMES = "select count(*), count(*) filter (where employee_name = 'Nobody') from hired_employees.hired_employees"
+
+
+def test_a_restore_says_what_it_would_do_and_asks_for_the_tables_name(
+    vault: Vault, people: int, rowdock: Rowdock, typing: Callable[[str], None]
+) -> None:
+    """Any other word, or none, changes nothing; the name puts the table back and says how to undo that."""
+    backup = vault.take()
+    vault.database.query(DAMAGE)
+    for word in ("yes\n", ""):
+        typing(word)
+        status, out, err = rowdock("restore", "hired_employees")
+        assert (status, "nothing was changed" in err, vault.query(NAMES)) == (1, True, [(901, 50)])
+        assert out.splitlines()[0].startswith(f"backup {backup.backup_id}, as of ")
+        assert out.splitlines()[2].split() == ["hired_employees.hired_employees", "901", "1,000", "100", "50", "1"]
+        assert "lock: SHARE ROW EXCLUSIVE" in out
+    typing("hired_employees\n")
+    status, out, _ = rowdock("restore", "hired_employees")
+    assert (status, vault.query(NAMES)) == (0, [(1000, 0)])
+    undo = out.rpartition("to undo it: rowdock ")[2].split()
+    assert undo[:3] == ["restore", "hired_employees", "--backup"]
+    assert rowdock(*undo, "--yes")[0] == 0
+    assert vault.query(NAMES) == [(901, 50)]
+
+
+def test_a_restore_without_a_terminal_needs_to_be_told_yes(vault: Vault, people: int, rowdock: Rowdock) -> None:
+    """It is wrong usage, and nothing is looked at; a dry run needs nobody."""
+    vault.take()
+    with pytest.raises(SystemExit) as ended:
+        rowdock("restore", "hired_employees")
+    assert ended.value.code == 2
+    vault.database.query(DAMAGE)
+    (table,) = as_json(rowdock("restore", "hired_employees", "--dry-run", "--json"))["tables"]
+    assert (table["inserted"], table["updated"], table["deleted"]) == (100, 50, 1)
+    assert vault.query(NAMES) == [(901, 50)]
+    assert as_json(rowdock("restore", "hired_employees", "--yes", "--json"))["dry_run"] is False
+    assert vault.query(NAMES) == [(1000, 0)]
+
+
+def test_what_was_shown_is_what_is_restored(
+    vault: Vault, people: int, rowdock: Rowdock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A backup that is taken while somebody reads the plan is not suddenly the latest."""
+    shown = vault.take()
+    vault.database.query(DAMAGE)
+
+    class Slow(Terminal):
+        def readline(self, *_: Any) -> str:
+            vault.take()
+            return "hired_employees"
+
+    monkeypatch.setattr("sys.stdin", Slow())
+    assert as_json(rowdock("restore", "hired_employees", "--json"))["backup_id"] == shown.backup_id
+    assert vault.query(NAMES) == [(1000, 0)]
+
+
+def test_a_restore_as_of_an_instant_takes_the_backup_before_it(vault: Vault, people: int, rowdock: Rowdock) -> None:
+    """Before the first there is none."""
+    first = vault.take()
+    vault.database.query(DAMAGE)
+    vault.take()
+    told = as_json(
+        rowdock("restore", "hired_employees", "--as-of", first.snapshot_at.isoformat(), "--dry-run", "--json")
+    )
+    assert told["backup_id"] == first.backup_id
+    status, _, err = rowdock("restore", "hired_employees", "--as-of", "2020-01-01T00:00:00Z", "--dry-run")
+    assert (status, "there is no backup of hired_employees" in err) == (1, True)
+
+
+def test_a_table_can_be_restored_beside_itself(vault: Vault, people: int, rowdock: Rowdock) -> None:
+    """Under another name, in the schema restored; the table is left as it is."""
+    vault.take()
+    vault.database.query(DAMAGE)
+    command = ("restore", "hired_employees", "--mode", "new-table", "--target", "last_night", "--yes")
+    assert as_json(rowdock(*command, "--json"))["tables"][0]["target"] == "restored.last_night"
+    assert vault.query("select count(*) from restored.last_night") == [(1000,)]
+    assert vault.query(NAMES) == [(901, 50)]
+    status, _, err = rowdock(*command)
+    assert (status, "restored.last_night is there already" in err) == (1, True)
+    with pytest.raises(SystemExit):
+        rowdock("restore", "hired_employees", "--mode", "new-table", "--yes")
+
+
+def test_files_that_were_loaded_later_are_named_with_the_command_that_loads_them_again(
+    vault: Vault, people: int, rowdock: Rowdock
+) -> None:
+    """Quoted for a shell, once for each object, with its bucket where that is not the usual one."""
+    vault.take()
+    vault.query(
+        "insert into ingest_status.ingest_status"
+        " (kind, state, table_name, bucket, object_name, generation, started_at, finished_at)"
+        " select 'file', 'loaded', 'jobs', b, o, g, clock_timestamp(), clock_timestamp()"
+        " from (values ('csv-uploads', 'it''s jobs.csv', '1'), ('csv-uploads', 'it''s jobs.csv', '2'),"
+        " ('other', 'jobs.csv', '1')) v (b, o, g)"
+    )
+    out = rowdock("restore", "jobs", "--dry-run")[1]
+    assert out.splitlines()[-3:] == [
+        "3 files were loaded after that instant; to have them again, load each by force:",
+        """  rowdock load 'it'"'"'s jobs.csv' --force""",
+        "  rowdock load jobs.csv --bucket other --force",
+    ]
