@@ -97,6 +97,12 @@ class EventRefused(PermanentError):
     code = "event"
 
 
+class RequestRefused(PermanentError):
+    """The request asks for nothing that this function does; the message says what it takes, and may quote it."""
+
+    code = "request"
+
+
 class CallerRefused(PermanentError):
     """The caller did not prove that it is one of the identities that may call this function."""
 
