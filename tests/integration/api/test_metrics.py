@@ -396,6 +396,7 @@ STATEMENTS = {
 }
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=STEPS)
 def test_whatever_was_written_the_metrics_equal_a_recount(parents: Api, steps: list[tuple[Any, ...]]) -> None:

@@ -17,6 +17,7 @@ from shared.dictionary import KEY_CHARACTERS, KEY_KINDS, Table
 from tests.integration.ingest.conftest import Dock
 from tests.judging import ALL_VECTORS, Vector
 
+pytestmark = pytest.mark.slow  # a database and a load for each kind and promise
 MakeDock = Callable[[str], Dock]
 
 UUID_END = "-0000-4000-8000-000000000001"

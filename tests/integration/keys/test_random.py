@@ -138,6 +138,7 @@ def assert_lively(outcomes: Counter[str]) -> None:
     assert outcomes["23503"] > 20
 
 
+@pytest.mark.slow
 def test_random_sessions_leave_no_orphan_and_a_right_roll_up(module_database: Any) -> None:
     assert_lively(run(module_database, seed=1, seconds=3))
 
