@@ -319,6 +319,7 @@ class _Work:
             key = sql.SQL(", ").join(map(sql.Identifier, held.primary_key))
             with conn.cursor() as cursor:
                 cursor.execute(sql.SQL("alter table {} add primary key ({})").format(target.relation, key))
+        _hand_over(conn, target)
         name = held.dictionary_key or held.full_name
         return Restored(name, target.full_name, held.rows, counts=Counts(insert=held.rows))
 
@@ -330,6 +331,7 @@ class _Work:
         if self._may_be_loaded_directly(empty):
             self._lock(conn, tables)
             if not any(_has_rows(conn, table.live.table) for table in empty):
+                self._raise_sequences(conn, tables)
                 self._load_directly(conn, empty)
                 self._bring_in(conn, [table for table in tables if table.rows_mode == "add"], keys)
                 return [table.told(keys) for table in tables]
@@ -344,6 +346,7 @@ class _Work:
             loaded.load(self._services, conn, table.held, relation, self._progress_of(table.held))
             _require_filled(conn, table)
         self._lock(conn, tables)
+        self._raise_sequences(conn, tables)
         for table in tables:
             table.rows_before = _count(conn, table.live.table)
             table.counts = find(conn, table.difference)
@@ -354,7 +357,6 @@ class _Work:
     def _apply(self, conn: connection, tables: Sequence[_Table]) -> None:
         if any(table.rows_before for table in tables):
             self._undo = self._copied_before(tables)
-        self._raise_sequences(conn, tables)
         changed = [table for table in tables if table.counts.any]
         apply(conn, [table.difference for table in changed])
         for table in changed:
@@ -363,7 +365,6 @@ class _Work:
 
     def _load_directly(self, conn: connection, tables: Sequence[_Table]) -> None:
         """Into the empty tables themselves, parents first: what is not as it was is rolled back all the same."""
-        self._raise_sequences(conn, tables)
         for table in tables:
             try:
                 loaded.load(self._services, conn, table.held, table.live.table.relation, self._progress_of(table.held))
@@ -401,9 +402,10 @@ class _Work:
 
     def _lock(self, conn: connection, tables: Sequence[_Table]) -> None:
         """Hold off every writer; readers go on."""
-        if self._request.dry_run or not tables:
+        kept_still = [table for table in tables if table.rows_mode != "add"]  # history goes on meanwhile, our own too
+        if self._request.dry_run or not kept_still:
             return
-        names = sql.SQL(", ").join(table.live.table.relation for table in tables)
+        names = sql.SQL(", ").join(table.live.table.relation for table in kept_still)
         with conn.cursor() as cursor:
             cursor.execute(sql.SQL("lock table {} in share row exclusive mode").format(names))
 
@@ -414,6 +416,9 @@ class _Work:
         return copy.backup_id
 
     def _raise_sequences(self, conn: connection, tables: Sequence[_Table]) -> None:
+        """First of all: history that is written meanwhile must not take ids that are about to come back."""
+        if self._request.dry_run:
+            return
         for table in tables:
             with conn.cursor() as cursor:
                 cursor.execute(SEQUENCES, (table.live.table.relation.as_string(conn),))
@@ -443,6 +448,14 @@ class _Work:
 
     def _progress_of(self, held: TableBackup) -> Callable[[int], None]:
         return lambda rows: self._on_progress(held.dictionary_key or held.full_name, rows)
+
+
+def _hand_over(conn: connection, table: TableName) -> None:
+    """Let the owner of the schema, who may drop its tables, use a new one too."""
+    with conn.cursor() as cursor:
+        cursor.execute("select pg_get_userbyid(nspowner) from pg_namespace where nspname = %s", (table.schema,))
+        owner = sql.Identifier(cursor.fetchall()[0][0])
+        cursor.execute(sql.SQL("grant all on {} to {}").format(table.relation, owner))
 
 
 def _exists(conn: connection, name: TableName) -> bool:

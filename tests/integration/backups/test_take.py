@@ -531,3 +531,10 @@ def test_what_rowdock_keeps_about_its_own_work_is_backed_up_as_it_is(vault: Vaul
     (key,) = vault.rows(manifest, "api_access.keys")
     assert (key["secret_sha256"], key["scopes"]) == (b"\0\xff" * 16, "{read,admin}")
     assert verify.verify(vault.services, manifest.backup_id, "decode", deadline_s=60).ok
+
+
+def test_the_restore_role_can_take_the_copy_before_a_restore(make_vault: Callable[..., Vault], people: int) -> None:
+    """And its history, although another role takes all other backups."""
+    vault = make_vault(role="restore")
+    assert vault.take("undo", tables=["employees"]).tables[0].rows == people
+    assert [(row["kind"], row["state"]) for row in vault.history()] == [("undo", "done")]
