@@ -175,7 +175,8 @@ def _verify(given: Namespace, settings: Settings) -> int:
         ids = _asked_for(services, given)
         found = []
         for backup_id in ids:
-            print(f"{backup_id}: looking at it ({given.depth})", file=sys.stderr)
+            if len(ids) > 1:
+                print(f"{backup_id}: looking at it ({given.depth})", file=sys.stderr)
             found.append(verify.verify(services, backup_id, given.depth, deadline_s=DEADLINE_S))
     _tell(found, as_json=given.json)
     return 0 if all(verification.ok for verification in found) else 1
