@@ -132,7 +132,7 @@ def _afterwards(outcome: Outcome, settings: Settings) -> Iterator[str]:
         table = told["tables"][0]["table"] if len(told["tables"]) == 1 else "*"
         yield f"to undo it: rowdock restore {shlex.quote(table)} --backup {told['undo_backup_id']}"
     if outcome.later_count:
-        yield f"{outcome.later_count} files were loaded after that instant; to have them again, load each by force:"
+        yield f"files loaded after that instant: {outcome.later_count}; to have them again, load each by force:"
         yield from dict.fromkeys(_load_again(file, settings) for file in outcome.later_files)
         if outcome.later_count > len(outcome.later_files):
             yield f"  … and {outcome.later_count - len(outcome.later_files)} more: rowdock loads"

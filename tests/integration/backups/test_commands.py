@@ -217,6 +217,15 @@ def test_a_restore_as_of_an_instant_takes_the_backup_before_it(vault: Vault, peo
     assert (status, "there is no backup of hired_employees" in err) == (1, True)
 
 
+def test_all_tables_come_from_the_newest_backup_that_holds_all(vault: Vault, people: int, rowdock: Rowdock) -> None:
+    """After a disaster nobody gets the two tables that somebody saved an hour later."""
+    whole, some = vault.take(), vault.take(tables=["jobs"])
+    assert as_json(rowdock("restore", "*", "--dry-run", "--json"))["backup_id"] == whole.backup_id
+    assert as_json(rowdock("restore", "jobs", "--dry-run", "--json"))["backup_id"] == some.backup_id
+    told = as_json(rowdock("restore", "*", "--backup", some.backup_id, "--dry-run", "--json"))
+    assert [table["table"] for table in told["tables"]] == ["jobs"]
+
+
 def test_a_table_can_be_restored_beside_itself(vault: Vault, people: int, rowdock: Rowdock) -> None:
     """Under another name, in the schema restored; the table is left as it is."""
     vault.take()
@@ -245,7 +254,7 @@ def test_files_that_were_loaded_later_are_named_with_the_command_that_loads_them
     )
     out = rowdock("restore", "jobs", "--dry-run")[1]
     assert out.splitlines()[-3:] == [
-        "3 files were loaded after that instant; to have them again, load each by force:",
+        "files loaded after that instant: 3; to have them again, load each by force:",
         """  rowdock load 'it'"'"'s jobs.csv' --force""",
         "  rowdock load jobs.csv --bucket other --force",
     ]
