@@ -125,17 +125,17 @@ def _heads(verbs: tuple[str, str, str]) -> tuple[str, ...]:
 def _afterwards(outcome: Outcome, settings: Settings) -> Iterator[str]:
     """What holds while it runs, what it undoes, and the commands that go on from here."""
     told = outcome.as_json()
-    if outcome.dry_run:
-        yield f"lock: {told['lock'] or 'none'}"
-        yield "dry run: nothing was changed"
     if told["undo_backup_id"]:
         table = told["tables"][0]["table"] if len(told["tables"]) == 1 else "*"
         yield f"to undo it: rowdock restore {shlex.quote(table)} --backup {told['undo_backup_id']}"
     if outcome.later_count:
-        yield f"files loaded after that instant: {outcome.later_count}; to have them again, load each by force:"
+        yield f"files loaded after that instant, or in the minute before: {outcome.later_count}; to have them again:"
         yield from dict.fromkeys(_load_again(file, settings) for file in outcome.later_files)
         if outcome.later_count > len(outcome.later_files):
             yield f"  … and {outcome.later_count - len(outcome.later_files)} more: rowdock loads"
+    if outcome.dry_run:
+        yield f"lock: {told['lock'] or 'none'}"
+        yield "dry run: nothing was changed"
 
 
 def _load_again(file: dict[str, Any], settings: Settings) -> str:
