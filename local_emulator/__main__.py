@@ -17,6 +17,7 @@ from local_emulator.lifecycle import CommandFailed, Passed
 from local_emulator.state import DEFAULT_FOLDER
 
 OPERATOR_COMMANDS = (
+    "api-keys",
     "migrate",
     "check",
     "keys",
@@ -106,7 +107,7 @@ def _add_up(up: argparse.ArgumentParser) -> None:
     up.add_argument(
         "--time-scale", type=float, default=0.1, metavar="X", help="pauses before retries times X (%(default)s)"
     )
-    up.add_argument("--api-keys", action="store_true", help="the API asks for keys (exec -- rowdock api-keys new NAME)")
+    up.add_argument("--api-keys", action="store_true", help="the API asks for keys (api-keys new NAME)")
     up.add_argument("--listing", type=float, metavar="S", help="seconds between two listings of the bucket")
     up.add_argument("--deploy", type=Path, default=Path("deploy.yaml"), metavar="FILE", help="(%(default)s)")
     up.set_defaults(run=_up)
