@@ -16,8 +16,8 @@ from typing import Any
 
 DEFAULT_FOLDER = Path(".emulator")
 OURS = frozenset({
-    "lock", "running.json", "running.draft", "emulator.log", "issuer-key.pem", "queue.db", "queue.db-wal", "queue.db-shm",
-    "run", "postgres", "minio", "seaweedfs", "moto", "fake-gcs",
+    "lock", "running.json", "running.draft", "emulator.log", "issuer-key.pem",
+    "queue.db", "queue.db-wal", "queue.db-shm", "run", "postgres", "minio", "seaweedfs", "moto", "fake-gcs",
 })  # fmt: skip  # one set of names reads better than 14 lines
 
 

@@ -11,7 +11,7 @@ def test_a_fresh_start_leaves_alone_a_folder_with_somebodys_files(tmp_path):
     """``--fresh --state .`` in the wrong place, or an unset variable, costs nobody a file."""
     (tmp_path / "thesis").mkdir()
     (tmp_path / "queue.db").touch()
-    with pytest.raises(NotOurs, match="'thesis'.*a folder of its own"):
+    with pytest.raises(NotOurs, match=r"'thesis'.*a folder of its own"):
         StateFolder(tmp_path).hold(fresh=True)
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["queue.db", "thesis"]
 
