@@ -105,11 +105,11 @@ class Emulator:
         """
         self._state.hold(fresh=self.options.fresh)
         self._stack.callback(self._state.release)
+        queue = EventQueue(self._state.queue)
+        self._stack.callback(queue.close)  # after the gateway: what functions send while they end is kept
         await self._open_gateway()
         self.bucket, self.backup_bucket = self._buckets()
         self._stack.push_async_callback(self._stop_parts)
-        queue = EventQueue(self._state.queue)
-        self._stack.callback(queue.close)
         queue.forget_old()
         if again := queue.recover():
             self.say("queue", f"{again} deliveries were under way when the emulator ended; they are made again")
