@@ -199,6 +199,16 @@ def test_a_function_that_does_not_start_is_named_with_its_traceback(project):
     nothing_left(project)
 
 
+def test_a_database_that_cannot_be_reached_is_named_with_the_reason(project):
+    """Exit status 4; host, port and why, but no password."""
+    refused = project.call("up", "--port", "0", "--storage", "moto", "--db", "postgresql://me:secret@127.0.0.1:1/x")
+    assert refused.returncode == 4
+    assert "local_emulator: database: the database cannot be reached" in refused.stderr
+    assert "port 1 failed: Connection refused" in refused.stderr
+    assert "secret" not in refused.stderr + refused.stdout
+    nothing_left(project)
+
+
 def test_a_wrong_deploy_yaml_is_refused_with_its_line(project):
     """Exit status 3, before anything is started."""
     deploy = project.folder / "deploy.yaml"
