@@ -28,7 +28,7 @@ from local_emulator.state import Running, StateFolder, listen, port_holder
 from local_emulator.stores import StoreServer, Webhook
 from local_emulator.terminal import Terminal
 from local_emulator.watch import BucketWatch
-from shared import objectstore
+from shared import objectstore, postgres
 from shared.errors import RowdockError
 
 T = TypeVar("T")
@@ -105,11 +105,11 @@ class Emulator:
         """
         self._state.hold(fresh=self.options.fresh)
         self._stack.callback(self._state.release)
+        queue = EventQueue(self._state.queue)
+        self._stack.callback(queue.close)  # after the gateway: what functions send while they end is kept
         await self._open_gateway()
         self.bucket, self.backup_bucket = self._buckets()
         self._stack.push_async_callback(self._stop_parts)
-        queue = EventQueue(self._state.queue)
-        self._stack.callback(queue.close)
         queue.forget_old()
         if again := queue.recover():
             self.say("queue", f"{again} deliveries were under way when the emulator ended; they are made again")
@@ -216,7 +216,9 @@ class Emulator:
     async def _part(self, name: str, start: Callable[[], T]) -> T:
         try:
             return await asyncio.to_thread(start)
-        except (ChildFailed, RowdockError, RuntimeError, OSError) as error:
+        except RowdockError as error:
+            raise PartFailed(name, f"{error}{postgres.why_not_reached(error)}") from error
+        except (ChildFailed, RuntimeError, OSError) as error:
             raise PartFailed(name, str(error)) from error
         except Exception as error:
             raise PartFailed(name, f"{type(error).__name__}: {error}") from error

@@ -15,6 +15,10 @@ from pathlib import Path
 from typing import Any
 
 DEFAULT_FOLDER = Path(".emulator")
+OURS = frozenset({
+    "lock", "running.json", "running.draft", "emulator.log", "issuer-key.pem",
+    "queue.db", "queue.db-wal", "queue.db-shm", "run", "postgres", "minio", "seaweedfs", "moto", "fake-gcs",
+})  # fmt: skip  # one set of names reads better than 14 lines
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +47,10 @@ class StateHeld(Exception):
         self.pid = pid
 
 
+class NotOurs(Exception):
+    """A folder that is to be emptied holds what no emulator put there; the message names one such entry."""
+
+
 class StateFolder:
     """The emulator's folder: database, objects, queue, key, and ``running.json`` while it runs."""
 
@@ -69,8 +77,14 @@ class StateFolder:
 
         Raises:
             StateHeld: another process has it.
+            NotOurs: it is to be emptied, and somebody else's files are in it; nothing was removed.
         """
         self.path.mkdir(parents=True, exist_ok=True)
+        if fresh and (foreign := sorted(entry.name for entry in self.path.iterdir() if entry.name not in OURS)):
+            raise NotOurs(
+                f"{self.path} holds {foreign[0]!r}, which no emulator put there, so that --fresh does not empty it:"
+                " give --state a folder of its own"
+            )
         self._lock_file = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o600)
         if not _locked(self._lock_file):
             holder = os.read(self._lock_file, 20).decode().strip()
