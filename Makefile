@@ -4,6 +4,7 @@ PYTHON ?= python3
 UV ?= uv
 ARGS ?=
 API_ARGS ?=
+BACKUP_ARGS ?=
 VENV := .venv
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
@@ -35,9 +36,10 @@ lint: $(READY)       ## ruff (rules and layout) and mypy
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
 
-bench: $(BENCH)      ## ingest, then API, beside their references; ARGS="--rows 1000000" API_ARGS="--seconds 2" for less
+bench: $(BENCH)      ## ingest, API, backup and restore beside their references; ARGS="--rows 1000000" API_ARGS="--seconds 2" for less
 	@$(RUN) -m bench.ingest $(ARGS)
 	@$(RUN) -m bench.api $(API_ARGS)
+	@$(RUN) -m bench.backup $(BACKUP_ARGS)
 
 lock:                ## resolve pyproject.toml into the lock files again (needs uv)
 	$(UV) pip compile pyproject.toml --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \

@@ -272,8 +272,8 @@ def main(arguments: list[str] | None = None) -> int:
         needed = rows * BYTES_A_ROW + (6 << 30)  # 4 GB of WAL, and room
         if shutil.disk_usage(folder).free < needed:
             parser.error(f"{folder.parent} lacks {needed / 1e9:.0f} GB of room; set TMPDIR or ask for fewer --rows")
-        environment = {"DEADLINE_S": "850"}
-        with rig.running(folder, lambda text: print(f"  {text}", file=sys.stderr, flush=True), environment) as on:
+        functions = {"ingest": {"DEADLINE_S": "850"}}
+        with rig.running(folder, lambda text: print(f"  {text}", file=sys.stderr, flush=True), functions) as on:
             bench = Bench(on, folder, options.rows)
             for kind, share in KINDS.items():
                 bench.prepare(kind, Plan(options.rows, bad=spread(share, REJECTED_KINDS)))

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +26,35 @@ class Usage:
 
     cpu_s: float = 0.0
     peak_mb: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """A program that ran to its end: wall time, processor time, the most memory it held in 10^6 bytes, its output."""
+
+    seconds: float
+    cpu_s: float
+    peak_mb: float
+    output: str
+
+
+def run(command: Sequence[str | Path], environment: Mapping[str, str] | None = None, cwd: Path | None = None) -> Ran:
+    """Run a program.
+
+    Raises:
+        RuntimeError: it failed; the message has the program's name and what it printed.
+    """
+    with tempfile.TemporaryFile("w+") as output:
+        started = time.perf_counter()
+        child = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment, cwd=cwd)
+        _, status, used = os.wait4(child.pid, 0)
+        seconds = time.perf_counter() - started
+        child.returncode = os.waitstatus_to_exitcode(status)  # or Popen would wait for it again
+        output.seek(0)
+        printed = output.read()
+    if child.returncode:
+        raise RuntimeError(f"{Path(command[0]).name} ended with status {child.returncode}: {printed.strip()}")
+    return Ran(seconds, used.ru_utime + used.ru_stime, used.ru_maxrss * 1024 / 1e6, printed)
 
 
 def usage(pids: Iterable[int]) -> Usage:

@@ -1,4 +1,4 @@
-"""What every benchmark runs on: PostgreSQL, an object store and a function, each a process of its own on loopback."""
+"""What every benchmark runs on: PostgreSQL, an object store and functions, each a process of its own on loopback."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from shared.objectstore import ObjectStore
 
 ROOT = Path(__file__).resolve().parent.parent
 BUCKET = "csv-uploads"
+BACKUP_BUCKET = "avro-backups"
 CALL_TIMEOUT_S = 900
 UPLOAD_PART = 8 << 20
 PRINTED_SETTINGS = (
@@ -39,7 +40,7 @@ class Rig:
     server: PostgresServer = field(repr=False)
     store_server: StoreServer
     store: ObjectStore
-    function: FunctionServer
+    functions: Mapping[str, FunctionServer]
     say: Any
 
     def query(self, statement: str, *values: object, name: str = database.DATABASE) -> list[tuple[Any, ...]]:
@@ -73,16 +74,28 @@ class Rig:
     def call(self, event: Event) -> None:
         """Deliver any event."""
         headers, body = events.binary(event)
-        with closing(HTTPConnection("127.0.0.1", self.function.port, timeout=CALL_TIMEOUT_S)) as connection:
-            connection.request("POST", "/", body, headers)
-            status = connection.getresponse().status
-        if status != 204:
-            tail = self.function.child.tail() if self.function.child else ""
-            raise RuntimeError(f"the ingest function answered {status} to {event.type}:\n{tail}")
+        self.post("ingest", "/", headers, body, 204)
 
-    def function_pids(self) -> list[int]:
+    def post(self, name: str, path: str, headers: Mapping[str, str], body: bytes, expected: int) -> bytes:
+        """Call ``path`` of the function ``name`` and return what it answered.
+
+        Raises:
+            RuntimeError: the status is not ``expected``; the message shows the answer and the end of the log.
+        """
+        function = self.functions[name]
+        with closing(HTTPConnection("127.0.0.1", function.port, timeout=CALL_TIMEOUT_S)) as connection:
+            connection.request("POST", path, body, dict(headers))
+            response = connection.getresponse()
+            answer = response.read()
+        if response.status != expected:
+            tail = function.child.tail() if function.child else ""
+            raise RuntimeError(f"the function {name} answered {response.status}: {answer.decode()}\n{tail}")
+        return answer
+
+    def function_pids(self, name: str = "ingest") -> list[int]:
         """The function's processes: gunicorn's master and its worker."""
-        return processes.group(self.function.child.pid) if self.function.child else []
+        child = self.functions[name].child
+        return processes.group(child.pid) if child else []
 
     def backend_pids(self, login: str = "ingest") -> list[int]:
         """The server's processes that work for ``login``."""
@@ -108,11 +121,11 @@ class Rig:
 
 
 @contextmanager
-def running(folder: Path, say: Any, environment: Mapping[str, str]) -> Iterator[Rig]:
-    """Start all of it below ``folder``, the function as deploy.yaml says, and end every process by its id.
+def running(folder: Path, say: Any, environments: Mapping[str, Mapping[str, str]]) -> Iterator[Rig]:
+    """Start all of it below ``folder``, the functions as deploy.yaml says, and end every process by its id.
 
     Args:
-        environment: settings of the function that win over ``deploy.yaml``.
+        environments: by name of each function that is wanted, settings that win over ``deploy.yaml``'s.
     """
     with ExitStack() as stack:
         data = database.embedded(folder / "postgres", lambda line: None)
@@ -121,23 +134,31 @@ def running(folder: Path, say: Any, environment: Mapping[str, str]) -> Iterator[
         stack.callback(server.stop)
         launch = stores.minio if stores.minio_binary() else stores.seaweedfs
         (folder / "store").mkdir()
-        store_server = launch(folder / "store", [BUCKET])
+        store_server = launch(folder / "store", [BUCKET, BACKUP_BUCKET])
         stack.callback(store_server.stop)
-        settings = {
-            "DATABASE_URL": data.url_by_login["ingest"],
-            "STORAGE_URL": store_server.url,
-            "UPLOAD_BUCKET": BUCKET,
-            "EVENTS_URL": "",
-            "CALLER_AUTH": "off",
-            "ROWDOCK_ENVIRONMENT": "emulator",
-            "WORKERS": "1",  # one instance: its figures are one file's
-            **environment,
+        functions = {
+            name: _function(name, folder, store_server, {"DATABASE_URL": data.url_by_login[name], **settings})
+            for name, settings in environments.items()
         }
-        function = FunctionServer(
-            manifest.load(ROOT / "deploy.yaml").functions["ingest"],
-            Surroundings(ROOT, folder / "run", settings),
-            lambda line: None,
-        )
-        stack.callback(function.stop)
-        function.start()
-        yield Rig(server, store_server, objectstore.connect(store_server.url), function, say)
+        for function in functions.values():
+            stack.callback(function.stop)
+            function.start()
+        yield Rig(server, store_server, objectstore.connect(store_server.url), functions, say)
+
+
+def _function(name: str, folder: Path, store: StoreServer, settings: Mapping[str, str]) -> FunctionServer:
+    given = {
+        "STORAGE_URL": store.url,
+        "UPLOAD_BUCKET": BUCKET,
+        "BACKUP_BUCKET": BACKUP_BUCKET,
+        "EVENTS_URL": "",
+        "CALLER_AUTH": "off",
+        "ROWDOCK_ENVIRONMENT": "emulator",
+        "WORKERS": "1",  # one instance: its figures are one file's
+        **settings,
+    }
+    return FunctionServer(
+        manifest.load(ROOT / "deploy.yaml").functions[name],
+        Surroundings(ROOT, folder / "run", given),
+        lambda line: None,
+    )

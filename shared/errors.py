@@ -97,6 +97,12 @@ class EventRefused(PermanentError):
     code = "event"
 
 
+class RequestRefused(PermanentError):
+    """The request asks for nothing that this function does; the message says what it takes, and may quote it."""
+
+    code = "request"
+
+
 class CallerRefused(PermanentError):
     """The caller did not prove that it is one of the identities that may call this function."""
 
@@ -191,8 +197,72 @@ class ServerTooOld(DeploymentError):
     message_is_safe = True  # two versions
 
 
+class NotRepresentable(PermanentError):
+    """A column holds what a backup's format cannot hold; the message names the column and the remedy."""
+
+    code = "backup.not_representable"
+    message_is_safe = True  # a column's name and fixed sentences
+
+
+class BackupDamaged(PermanentError):
+    """A part of a backup is not what was written, or not what it says it is; the message names the part and the check.
+
+    Nothing of it may be used: bytes, row counts and checksums are compared so that this is known before a commit.
+    """
+
+    code = "backup.damaged"
+    message_is_safe = True  # an object's name, positions, counts and checksums
+
+
 class NotReady(TransientError):
     """This deployment cannot do its work yet; the message says what it waits for."""
 
     code = "not_ready"
     message_is_safe = True  # names of migrations
+
+
+class NoSuchBackup(PermanentError):
+    """There is no backup of that id or that old, or it does not hold the table; the message may quote who asked."""
+
+    code = "backup.not_found"
+
+
+class NoSuchTable(PermanentError):
+    """A table that was asked for is none; the message lists those that are, and may quote who asked."""
+
+    code = "table.not_found"
+
+
+class BackupRunning(TransientError):
+    """Another backup is under way: come back, and it is done."""
+
+    code = "backup.running"
+    message_is_safe = True  # a fixed sentence
+    retry_after_s = 30
+
+
+class BackupDiffers(PermanentError):
+    """A backup of that instant is there already, of other tables than were asked for."""
+
+    code = "backup.differs"
+    message_is_safe = True  # an id and names of tables
+
+
+class BackupFailed(DeploymentError):
+    """What was written is not what the database says that it holds: nothing was published, and there is a defect."""
+
+    code = "backup.failed"
+    message_is_safe = True  # names of tables and objects, counts and checksums
+
+
+class RestoreRefused(PermanentError):
+    """A backup does not fit what is there now, or the request does not say enough; the message says what to do."""
+
+    code = "restore.refused"
+
+
+class RestoreFailed(DeploymentError):
+    """What a restore left is not what was backed up: nothing was committed, and there is a defect."""
+
+    code = "restore.failed"
+    message_is_safe = True  # names of tables, counts

@@ -73,6 +73,11 @@ def canonical_line(name: str, /, **fields: Any) -> Iterator[CanonicalLine]:
         _print(json_line(line.severity, name, line.fields))
 
 
+def tell(name: str, /, *, severity: str = "INFO", **fields: Any) -> None:
+    """Print one line now: what is worth knowing before the work has ended."""
+    _print(json_line(severity, name, fields))
+
+
 def json_line(severity: str, message: str, fields: Mapping[str, Any]) -> str:
     """One line of JSON, whatever the fields' values are; ``severity`` and ``message`` win over fields of that name."""
     return json.dumps(_plain(dict(fields), DEEPEST) | {"severity": severity, "message": message})

@@ -1,35 +1,27 @@
-"""What the caller is told: that all is well, or a problem document with nothing of rows, database or machine in it."""
+"""What who delivers an event is told: that all is well, or a problem document that says whether to deliver it again."""
 
 from __future__ import annotations
 
-from http import HTTPStatus
-
 import flask
 
-from shared import problems
+from shared import answers
+from shared.answers import ok
 from shared.errors import CallerRefused, EventRefused, RowdockError, TransientError
 
+__all__ = ["failed", "not_allowed", "not_ready", "ok"]
 TO_MEND = (
     "The function cannot take events as it is deployed; its log says why. Deliver this one again once it is mended."
 )
 
 
-def ok() -> flask.Response:
-    """200, for probes."""
-    answer = flask.jsonify(status="ok")
-    answer.headers["Cache-Control"] = "no-store"
-    return answer
-
-
 def not_ready() -> flask.Response:
     """503, for probes; why is for the log."""
-    return _problem(503, "not_ready", "The function cannot take events now.", {"Retry-After": "5"})
+    return answers.not_ready("The function cannot take events now.")
 
 
 def not_allowed() -> flask.Response:
     """405: neither an event nor a probe."""
-    detail = "Events come by POST; GET is for /health and /ready."
-    return _problem(405, "method", detail, {"Allow": "POST"})
+    return answers.not_allowed("Events come by POST; GET is for /health and /ready.", "POST")
 
 
 def failed(error: Exception) -> flask.Response:
@@ -37,14 +29,7 @@ def failed(error: Exception) -> flask.Response:
     code = error.code if isinstance(error, RowdockError) else "defect"
     if isinstance(error, TransientError):
         detail = f"The event is not acknowledged. Deliver it again after {error.retry_after_s} seconds."
-        return _problem(503, code, detail, {"Retry-After": str(error.retry_after_s)})
-    if isinstance(error, CallerRefused):
-        return _problem(403, code, str(error))
-    if isinstance(error, EventRefused):
-        return _problem(400, code, str(error))
-    return _problem(500, code, TO_MEND)
-
-
-def _problem(status: int, code: str, detail: str, headers: dict[str, str] | None = None) -> flask.Response:
-    body = problems.document(status, code, HTTPStatus(status).phrase, detail)
-    return flask.Response(body, status, headers, content_type=problems.MEDIA_TYPE)
+        return answers.problem(503, code, detail, {"Retry-After": str(error.retry_after_s)})
+    if isinstance(error, CallerRefused | EventRefused):
+        return answers.failed(error)
+    return answers.problem(500, code, TO_MEND)

@@ -9,7 +9,6 @@ from functools import cached_property
 import numpy as np
 
 from functions.ingest import lines, vectors
-from functions.ingest.copy_binary import Data, Ints, Mask, column_of, joined, no_values
 from functions.ingest.dialect import REJECT_ID
 from functions.ingest.judged import Judged
 from functions.ingest.lines import Lines
@@ -18,6 +17,7 @@ from functions.ingest.records import parse_reject_id
 from functions.ingest.resolve import Records
 from functions.ingest.window import PAD, Window
 from shared import reasons
+from shared.copy_binary import Data, Ints, Mask, column_of, joined, no_values
 from shared.dictionary import Column, Table
 
 HIGHEST_ASCII = 127

@@ -9,7 +9,6 @@ import numpy as np
 
 from functions.ingest import lines
 from functions.ingest.block import BlockJudge
-from functions.ingest.copy_binary import Ints, no_values
 from functions.ingest.dialect import Dialect
 from functions.ingest.fields import Unread
 from functions.ingest.judged import ACCEPTED, NO_ROWS, PENDING, REJECTED, Judged
@@ -20,6 +19,7 @@ from functions.ingest.records import SHOWN_BYTES, RecordReader
 from functions.ingest.resolve import Records, resolve
 from functions.ingest.window import PAD, Window
 from shared import reasons
+from shared.copy_binary import Ints, no_values
 from shared.dictionary import Table
 
 __all__ = ["ACCEPTED", "PENDING", "REJECTED", "Judge", "Judged"]

@@ -7,7 +7,10 @@ from collections import Counter
 import numpy as np
 from numpy.typing import NDArray
 
-from functions.ingest.copy_binary import (
+from functions.ingest.reason_sets import ReasonSets
+from functions.ingest.records import RAW_CHARACTERS, shown
+from shared import reasons
+from shared.copy_binary import (
     Bytes,
     Constant,
     Data,
@@ -19,9 +22,6 @@ from functions.ingest.copy_binary import (
     tuples,
     values_of,
 )
-from functions.ingest.reason_sets import ReasonSets
-from functions.ingest.records import RAW_CHARACTERS, shown
-from shared import reasons
 from shared.dictionary import Column, Table
 
 ACCEPTED, PENDING, REJECTED = 0, 1, 2

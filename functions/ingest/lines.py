@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from functions.ingest.copy_binary import Bytes, Ints, Mask
 from functions.ingest.fields import BLANK_BYTES, CARRIAGE_RETURN, LINE_FEED
+from shared.copy_binary import Bytes, Ints, Mask
 
 QUOTE, SPACE, TAB = 34, 32, 9
 

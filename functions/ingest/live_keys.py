@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from psycopg2 import sql
 
-from functions.ingest.sender import COPY_HEADER, COPY_TRAILER
+from shared.copy_binary import COPY_HEADER, COPY_TRAILER
 
 if TYPE_CHECKING:
     from psycopg2.extensions import connection

@@ -10,7 +10,6 @@ import psycopg2
 from numpy.typing import NDArray
 
 from functions.ingest import dialect, history, source, thresholds, waiting_doubles
-from functions.ingest.copy_binary import Fixed, tuples
 from functions.ingest.history import Attempt, Load
 from functions.ingest.judge import PENDING, REJECTED, Judge, Judged
 from functions.ingest.live_keys import LiveKeys
@@ -21,6 +20,7 @@ from functions.ingest.seen_keys import SeenKeys
 from functions.ingest.sender import Sender
 from functions.ingest.statements import Statements
 from shared import events, rollup
+from shared.copy_binary import Fixed, tuples
 from shared.dictionary import INTEGER_RANGE
 from shared.errors import (
     AmbiguousTable,

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from functions.ingest.copy_binary import Data, Fixed, Ints, Mask, values_of
+from shared.copy_binary import Data, Fixed, Ints, Mask, values_of
 from shared.dictionary import Column
 
 Present = Callable[[Column, Sequence[int | str]], set[int | str]]

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from functions.ingest.copy_binary import Ints, Var
+from shared.copy_binary import Ints, Var
 
 
 class ReasonSets:

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from functions.ingest.copy_binary import Ints, Mask
 from functions.ingest.fields import LINE_FEED, Unread
 from functions.ingest.lines import Lines
 from functions.ingest.records import RecordReader, Verdict
 from functions.ingest.window import Window
+from shared.copy_binary import Ints, Mask
 
 NO_ROWS: Ints = np.zeros(0, np.int64)
 

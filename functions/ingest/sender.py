@@ -14,12 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from psycopg2 import sql
 
+from shared.copy_binary import COPY_HEADER, COPY_TRAILER
+
 if TYPE_CHECKING:
     from psycopg2.extensions import connection
-
-# PostgreSQL manual, COPY, "Binary Format": signature, flags, extension length; the trailer is a field count of -1.
-COPY_HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
-COPY_TRAILER = b"\xff\xff"
 
 SWITCH_BYTES = 8 << 20  # a kind that has this much waiting gets the next COPY
 WAITING_BYTES = 20 << 20  # in all; then the judge is held up, which bounds memory when PostgreSQL is slow

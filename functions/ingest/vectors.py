@@ -13,7 +13,9 @@ from datetime import UTC, datetime
 import numpy as np
 from numpy.typing import NDArray
 
-from functions.ingest.copy_binary import (
+from functions.ingest.fields import BLANK_BYTES
+from shared import reasons, rules
+from shared.copy_binary import (
     EPOCH,
     MICROSECOND,
     PAD,
@@ -29,8 +31,6 @@ from functions.ingest.copy_binary import (
     joined,
     spans,
 )
-from functions.ingest.fields import BLANK_BYTES
-from shared import reasons, rules
 from shared.dictionary import Column
 from shared.rules import Value
 

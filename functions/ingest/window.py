@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from functions.ingest.copy_binary import Bytes
 from functions.ingest.fields import CARRIAGE_RETURN, LINE_FEED
 from functions.ingest.peeked import Readable
+from shared.copy_binary import Bytes
 
 PAD = 64  # zero bytes before and after the text, so that words may be read across its ends
 

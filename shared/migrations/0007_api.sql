@@ -58,5 +58,6 @@ grant usage on sequence ingest_status.dead_letters_id_seq to rowdock_api;
 grant select on all tables in schema api_access to rowdock_backup;
 grant select, insert, update, delete on all tables in schema api_access to rowdock_restore;
 grant select on ingest_status.dead_letters to rowdock_backup;
+grant select on sequence ingest_status.dead_letters_id_seq to rowdock_backup;
 grant select, insert, update, delete on ingest_status.dead_letters to rowdock_restore;
 grant usage, select, update on sequence ingest_status.dead_letters_id_seq to rowdock_restore;

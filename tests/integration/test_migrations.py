@@ -145,7 +145,8 @@ def test_no_function_may_do_what_is_the_owners(lent_database: Any, role: str, st
         ("api", "insert into ingest_status.pending select * from ingest_status.pending"),
         ("backup", "insert into hired_employees.departments values (1, 'a')"),
         ("backup", "update ingest_status.rejects set closed_as = 'dismissed'"),
-        ("restore", "insert into backup_status.backup_status (table_name) values ('jobs')"),
+        ("backup", "insert into backup_status.restores (table_name) values ('jobs')"),
+        ("restore", "delete from backup_status.backup_status"),
     ],
 )
 def test_a_function_has_no_right_that_it_does_not_use(lent_database: Any, role: str, statement: str) -> None:

@@ -6,9 +6,12 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
+
+from shared import VERSION
 
 ROOT = Path(__file__).resolve().parents[2]
 FUNCTIONS = ("ingest", "api", "backup", "restore")
@@ -139,3 +142,8 @@ def test_importing_is_light(module: str) -> None:
     program = f"import {module}, sys; print([m for m in {heavy!r} if m in sys.modules])"
     ran = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "[]"
+
+
+def test_the_version_is_that_of_the_project() -> None:
+    """What a manifest and the API's description say is what pyproject.toml says."""
+    assert tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"] == VERSION

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from functions.api.openapi import parts, resources, schemas, services
 from functions.api.openapi.parts import Part
+from shared import VERSION
 
 if TYPE_CHECKING:
     from functions.api.routes import Route
@@ -63,7 +63,7 @@ def document(dictionary: Dictionary, described: Sequence[Route]) -> Part:
         "openapi": "3.1.0",
         "info": {
             "title": "Rowdock",
-            "version": _version(),
+            "version": VERSION,
             "summary": "Rows, batches, metrics and history over HTTP.",
             "description": DESCRIPTION.strip(),
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
@@ -124,11 +124,3 @@ def _components(dictionary: Dictionary) -> Part:
         "headers": parts.HEADERS,
         "securitySchemes": SECURITY,
     }
-
-
-def _version() -> str:
-    """Of the installed project; an image holds its files alone."""
-    try:
-        return version("rowdock")
-    except PackageNotFoundError:
-        return "0"

@@ -15,9 +15,9 @@ import pytest
 from shared import events
 from shared.errors import EventRefused, TransientError
 from tests.integration.api.conftest import Api
-from tests.integration.ingest.conftest import Dock, any_store, make_dock
+from tests.integration.ingest.conftest import Dock, make_dock
 
-__all__ = ["any_store", "make_dock"]  # fixtures: the ingest function's own code, and a store for its files
+__all__ = ["make_dock"]  # a fixture: the ingest function's own code
 SECONDS = 8
 EMPLOYEES, PARENTS = 150, 9
 DELIVERIES = 8  # as a platform would, before an event is given up

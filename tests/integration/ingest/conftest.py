@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import itertools
-import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -116,16 +114,6 @@ class Dock:
             """
         )
         return bool(same[0])
-
-
-@pytest.fixture(scope="session")
-def any_store() -> Iterator[StoreServer]:
-    """MinIO where its binary is on PATH, else SeaweedFS: what these tests promise does not depend on the store."""
-    with tempfile.TemporaryDirectory(prefix="rowdock-store-", ignore_cleanup_errors=True) as directory:
-        launch = stores.minio if stores.minio_binary() else stores.seaweedfs
-        server = launch(Path(directory), [])
-        yield server
-        server.stop()
 
 
 @dataclass

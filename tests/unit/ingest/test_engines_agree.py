@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from functions.ingest.copy_binary import column_of
 from functions.ingest.judge import REJECTED, Judge
 from shared import rules
+from shared.copy_binary import column_of
 from shared.dictionary import Column, Table
 from tests.judging import (
     ALL_VECTORS,

@@ -29,11 +29,15 @@ Mask = NDArray[np.bool_]
 
 SPAN = 64  # bytes of text that are copied at a time
 PAD = SPAN  # a source of texts has so many bytes after its last one, so that a span may be read across the end
+COPIED_ALONE = 512  # bytes of a text from which on a copy of its own costs less than spans
 EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 EPOCH_DATE = date(2000, 1, 1)
 MICROSECOND = timedelta(microseconds=1)
 WIDTH = {"integer": 4, "bigint": 8, "timestamptz": 8, "date": 4, "boolean": 1}
 JSONB_VERSION = b"\1"
+# The stream's beginning (signature, flags, length of an extension) and end (a field count of -1).
+COPY_HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
+COPY_TRAILER = b"\xff\xff"
 DECIMAL_WIDTH = 20  # digits and sign of any int64
 
 
@@ -329,3 +333,20 @@ def _copy_texts(out: Bytes, at: Ints, text: Var, sizes: Ints, step: int) -> None
         else:
             rest = np.flatnonzero(sizes > done)
             target[done:][at[rest]] = source[done:][text.starts[rest]]
+
+
+def copy_rest(out: Bytes, places: Ints, text: Var, done: int) -> None:
+    """Copy what is behind the first ``done`` bytes of each text to its place, and nothing beyond its end."""
+    rows = np.flatnonzero(text.lengths > done)
+    alone = text.lengths[rows] > COPIED_ALONE
+    for row in rows[alone].tolist():
+        start, place, length = int(text.starts[row]), int(places[row]), int(text.lengths[row])
+        out[place : place + length] = text.source[start : start + length]
+    rows = rows[~alone]
+    target, source = spans(out, done), spans(text.source, done)
+    at = done
+    while len(rows):
+        offsets = np.minimum(text.lengths[rows] - done, at)  # the last span ends where its text does
+        target[places[rows] + offsets] = source[text.starts[rows] + offsets]
+        at += done
+        rows = rows[text.lengths[rows] > at]

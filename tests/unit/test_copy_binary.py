@@ -9,7 +9,7 @@ from decimal import Decimal
 import numpy as np
 import pytest
 
-from functions.ingest.copy_binary import Constant, Data, Fixed, Var, decimal, numeric_binary, numeric_text, tuples
+from shared.copy_binary import Constant, Data, Fixed, Var, decimal, numeric_binary, numeric_text, tuples
 from tests.judging import read_tuples
 
 LENGTHS = [0, 1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 62, 63, 64, 65, 127, 128, 129, 300]
