@@ -78,7 +78,9 @@ def failed(error: Exception) -> flask.Response:
     return problem(500, code, TO_MEND)
 
 
-def problem(status: int, code: str, detail: str, headers: Mapping[str, str] | None = None) -> flask.Response:
-    """A problem document (RFC 9457)."""
-    body = problems.document(status, code, HTTPStatus(status).phrase, detail)
+def problem(
+    status: int, code: str, detail: str, headers: Mapping[str, str] | None = None, **extensions: Any
+) -> flask.Response:
+    """A problem document (RFC 9457); ``extensions`` are further members of it."""
+    body = problems.document(status, code, HTTPStatus(status).phrase, detail, **extensions)
     return flask.Response(body, status, headers, content_type=problems.MEDIA_TYPE)

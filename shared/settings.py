@@ -39,6 +39,10 @@ class Settings:
         api_jwt_scope_claim: claim that holds their scopes, as words in a text or as a list.
         deadline_s: seconds that one invocation may take, a little under the platform's own limit.
         pool_size: connections that one process may hold.
+        keep_days: days that every backup is kept, whatever it is.
+        keep_daily, keep_weekly, keep_monthly, keep_yearly: verified backups that are kept longer, the last one of each
+            day, week, month and year.
+        keep_least: verified backups that are kept at the least.
         environment: ``emulator`` on a laptop, ``production`` anywhere else.
     """
 
@@ -60,6 +64,12 @@ class Settings:
     api_jwt_scope_claim: str
     deadline_s: float
     pool_size: int
+    keep_days: int
+    keep_daily: int
+    keep_weekly: int
+    keep_monthly: int
+    keep_yearly: int
+    keep_least: int
     environment: Literal["emulator", "production"]
 
 
@@ -106,6 +116,12 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
         api_jwt_scope_claim=env.get("API_JWT_SCOPE_CLAIM", "scope"),
         deadline_s=_number(env, "DEADLINE_S", 500.0),
         pool_size=int(_number(env, "POOL_SIZE", 8)),
+        keep_days=_count(env, "KEEP_DAYS", 7),
+        keep_daily=_count(env, "KEEP_DAILY", 14),
+        keep_weekly=_count(env, "KEEP_WEEKLY", 8),
+        keep_monthly=_count(env, "KEEP_MONTHLY", 12),
+        keep_yearly=_count(env, "KEEP_YEARLY", 3),
+        keep_least=_count(env, "KEEP_LEAST", 3, least=1),
         environment=environment,  # type: ignore[arg-type]  # checked above
     )
 
@@ -118,3 +134,10 @@ def _number(env: Mapping[str, str], name: str, default: float) -> float:
     if value <= 0:
         raise SettingsError(f"{name} takes a number above 0")
     return value
+
+
+def _count(env: Mapping[str, str], name: str, default: int, least: int = 0) -> int:
+    text = env.get(name, str(default)).strip()
+    if not (text.isascii() and text.isdigit() and len(text) < 6 and int(text) >= least):
+        raise SettingsError(f"{name} takes a whole number from {least} to 99999")
+    return int(text)

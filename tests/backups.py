@@ -74,6 +74,7 @@ def a_manifest(kind: Kind = "scheduled", at: datetime = AT, **changed: Any) -> M
         wal_lsn="0/16B3748",
         server_version=180000,
         encoding="UTF8",
+        whole=True,
         tables=(a_table(backup_id),),
     )
     return replace(manifest, **changed)

@@ -74,7 +74,7 @@ class History:
     def __init__(self, database: Database, backup_id: str, run: str, kind: Kind, scheduled_at: datetime | None) -> None:
         self._database = database
         self._run = {"backup_id": backup_id, "run": run, "kind": kind, "scheduled_at": scheduled_at}
-        self._next_s = 0.0
+        self._next_s = time.monotonic() + PROGRESS_EVERY_S
 
     def begin(self, tables: Sequence[TableName]) -> None:
         """Close what died, and open a row for each table; a retry takes over the rows of the run before it."""

@@ -134,6 +134,7 @@ class Manifest:
 
     Attributes:
         scheduled_at: the instant that it was asked for; None unless ``kind`` is scheduled.
+        whole: it holds every table that there was to back up, and not only some that somebody chose.
         snapshot_at: what the tables held at this instant is in it; backups are ordered by it.
         snapshot: ``pg_current_snapshot()``.
         server_version: as ``server_version_num`` says it.
@@ -149,6 +150,7 @@ class Manifest:
     wal_lsn: str
     server_version: int
     encoding: str
+    whole: bool
     tables: tuple[TableBackup, ...]
 
     @property
@@ -417,5 +419,6 @@ _MANIFEST = _made(
     wal_lsn=_NAME,
     server_version=_whole(1),
     encoding=_NAME,
+    whole=_flag,
     tables=_each(_TABLE, least=1),
 )

@@ -33,7 +33,7 @@ from shared.backups.manifest import (
     new_id,
     part_name,
 )
-from shared.backups.tables import choose, describe
+from shared.backups.tables import choose, describe, every
 from shared.errors import BackupDiffers, BackupFailed, BackupRunning, DeadlineExceeded, ObjectExists
 
 if TYPE_CHECKING:
@@ -256,6 +256,7 @@ class _Run:
             wal_lsn=self._snapshot.wal_lsn,
             server_version=self._snapshot.server_version,
             encoding=self._snapshot.encoding,
+            whole={definition.table for definition in definitions} == set(every(self._services.dictionary)),
             tables=found,
         )
 

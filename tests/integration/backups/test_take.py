@@ -16,7 +16,7 @@ import psycopg2
 import pytest
 
 from shared import dictionary
-from shared.backups import checksum, tables, take
+from shared.backups import checksum, history, tables, take
 from shared.backups import manifest as manifests
 from shared.backups.manifest import Manifest, Sequence, manifest_name, part_name
 from shared.errors import (
@@ -55,7 +55,7 @@ def test_a_backup_holds_every_row_of_every_table(vault: Vault, people: int) -> N
     assert [table.full_name for table in manifest.tables] == [t.full_name for t in tables.every(dictionary.load())]
     employees = manifest.table("hired_employees")
     assert employees is not None
-    assert (employees.rows, employees.key_max) == (people, people)
+    assert (employees.rows, employees.key_max, manifest.whole) == (people, people, True)
     rows = sorted(vault.rows(manifest, "hired_employees"), key=lambda row: row["id"])
     assert [tuple(row.values()) for row in rows] == vault.query(f"select * from {EMPLOYEES} order by id")
     assert vault.rows(manifest, "jobs") == [{"id": 1, "job": "Engineer"}, {"id": 2, "job": "Seller"}]
@@ -96,7 +96,7 @@ def test_infinity_is_kept_and_named(vault: Vault) -> None:
 def test_chosen_tables_alone_are_in_it(vault: Vault, people: int) -> None:
     """A backup of one table has the folder of one table."""
     manifest = vault.take(tables=["employees"])
-    assert [table.full_name for table in manifest.tables] == [EMPLOYEES]
+    assert ([table.full_name for table in manifest.tables], manifest.whole) == ([EMPLOYEES], False)
     with pytest.raises(NoSuchTable, match="there are departments"):
         vault.take(tables=["salaries"])
 
@@ -456,8 +456,9 @@ def test_history_has_one_row_for_each_table_and_backup(vault: Vault, people: int
     assert employees["finished_at"] > employees["started_at"]
 
 
-def test_progress_is_seen_while_a_backup_runs(vault: Vault, people: int, capsys: Any) -> None:
+def test_progress_is_seen_while_a_backup_runs(vault: Vault, people: int, capsys: Any, monkeypatch: Any) -> None:
     """In history and in the log; of other tables that they wait for their turn."""
+    monkeypatch.setattr(history, "PROGRESS_EVERY_S", 0)
     seen: list[Any] = []
 
     def look(table: str, rows: int) -> None:
