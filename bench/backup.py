@@ -1,9 +1,9 @@
 """Backup and restore of employees by the functions themselves, beside pg_dump, pg_restore and plain fastavro.
 
-``python -m bench.backup [--rows N] [--rounds N] [--json FILE]``. The functions run under functions-framework, are
-called as the platform calls them and work as the production roles ``backup`` and ``restore``; what they read and write
-lies in the bucket. Runs alternate, a checkpoint is made before each, and each result is checked: a wrong backup or
-restore is no fast one.
+``python -m bench.backup [--rows N] [--rounds N] [--only backup|restore] [--json FILE]``. The functions run under
+functions-framework, are called as the platform calls them and work as the production roles ``backup`` and ``restore``;
+what they read and write lies in the bucket. Runs alternate, a checkpoint is made before each, and each result is
+checked: a wrong backup or restore is no fast one.
 """
 
 from __future__ import annotations
@@ -166,16 +166,17 @@ class Bench:
         self.programs[what].append(ran)
         self._note(what, ran.seconds)
 
-    def alternate(self, rounds: int) -> None:
+    def alternate(self, rounds: int, only: str | None) -> None:
         """Everything in turn, every other round in reverse order; a first backup warms the function up."""
         self.take(counts=False)
-        self.pg_dump()
-        self.times.pop("pg_dump")
-        steps: list[Callable[[], None]] = [
-            self.take, self.pg_dump, self.fastavro, self.restore_empty, self.pg_restore, self.restore_damaged
-        ]  # fmt: skip
+        self.references.pg_dump()
+        steps: dict[str, list[Callable[[], None]]] = {
+            "backup": [self.take, self.pg_dump, self.fastavro],
+            "restore": [self.restore_empty, self.pg_restore, self.restore_damaged],
+        }
+        wanted = [step for part, some in steps.items() if only in (None, part) for step in some]
         for number in range(rounds):
-            for step in steps if number % 2 == 0 else reversed(steps):
+            for step in wanted if number % 2 == 0 else reversed(wanted):
                 step()
 
     def _note(self, what: str, seconds: float) -> None:
@@ -245,6 +246,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.backup", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--rows", type=int, default=5_000_000, help="rows of the table (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="runs of each kind (default: %(default)s)")
+    parser.add_argument("--only", choices=("backup", "restore"), help="measure the one alone")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as JSON too")
     options = parser.parse_args(arguments)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the gigabytes in the folder go, too
@@ -257,7 +259,7 @@ def main(arguments: list[str] | None = None) -> int:
         functions = {name: {"DEADLINE_S": DEADLINE_S} for name in ("backup", "restore")}
         with rig.running(folder, lambda text: print(f"  {text}", file=sys.stderr, flush=True), functions) as on:
             bench = Bench(on, folder, options.rows)
-            bench.alternate(options.rounds)
+            bench.alternate(options.rounds, options.only)
             settings, store = on.settings(), on.store_server.kind
             table = lines(bench)
     where = f"{os.cpu_count()} cores, {store}, load average {busy:.2f} before, "
