@@ -130,11 +130,16 @@ class Deliveries:
             headers |= {"x-cloudscheduler-scheduletime": event.time or ""}
         try:
             async with upstream.slot(None):
-                return await upstream.post("/", headers, body, self._timeout_s(name, upstream))
+                return await upstream.post(self._path(name), headers, body, self._timeout_s(name, upstream))
         except TimeoutError:
             return 504, f"no answer within {self._timeout_s(name, upstream):g} s; it may still be running"
         except (OSError, EOFError, ValueError) as failure:
             return None, f"{upstream.name} is not there ({type(failure).__name__})"
+
+    def _path(self, name: str) -> str:
+        """Return where the trigger or schedule of that name posts to; ``/`` for one that deploy.yaml has no more."""
+        senders = [*self.manifest.triggers, *self.manifest.schedules]
+        return next((sender.path for sender in senders if sender.name == name), "/")
 
     def _timeout_s(self, name: str, upstream: Upstream) -> float:
         limits = [trigger.timeout_s for trigger in self.manifest.triggers if trigger.name == name]

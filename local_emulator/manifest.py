@@ -58,6 +58,7 @@ class Trigger:
         filter: CloudEvents attributes that must be equal; none matches every event.
         retries: deliveries after the first.
         backoff_s: pause before the first retry; the pause doubles (``exponential``) or grows by itself (``linear``).
+        path: of the function, that events are posted to.
     """
 
     name: str
@@ -67,6 +68,7 @@ class Trigger:
     backoff_s: float
     exponential: bool
     timeout_s: float
+    path: str
 
     def pause_s(self, attempts: int) -> float:
         """Return the seconds to wait after ``attempts`` (1 or more) deliveries have failed."""
@@ -80,6 +82,7 @@ class Schedule:
 
     Attributes:
         retries: calls after the first that failed, as Cloud Scheduler makes them; Knative makes none.
+        path: of the function, that is called.
     """
 
     name: str
@@ -89,6 +92,7 @@ class Schedule:
     content_type: str
     function: str
     retries: int
+    path: str
 
     def runs_after(self, moment: datetime.datetime) -> Iterator[datetime.datetime]:
         """Return the moments of the runs after ``moment`` (aware), in order."""
@@ -475,6 +479,7 @@ class _Reader:
             backoff_s=backoff_s,
             exponential=delivery["backoffPolicy"] == "exponential",
             timeout_s=timeout_s,
+            path=spec["subscriber"].get("uri", "/"),
         )
 
     def _schedule(self, document: Any) -> Schedule:
@@ -487,6 +492,7 @@ class _Reader:
             content_type=spec.get("contentType", "application/json"),
             function=spec["sink"]["ref"]["name"],
             retries=self._whole_annotation(document, "rowdock.dev/gcp-max-retry-attempts", 0),
+            path=spec["sink"].get("uri", "/"),
         )
         line = self.lines[id(spec)]
         if not _is_object(schedule.body or "{}"):

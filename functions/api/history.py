@@ -216,12 +216,17 @@ def _table(call: Call, given: dict[str, str]) -> str | None:
     return found
 
 
-BACKUPS = """
-    select id, table_name, number_rows, last_id from backup_status.backup_status
-    where (%(table)s::text is null or table_name = %(table)s) and (%(before)s::bigint is null or id < %(before)s)
+BACKUP_STATES = ("running", "done", "failed")
+BACKUP_COLUMNS = (
+    *("id", "table_name", "number_rows", "last_id", "backup_id", "kind", "state", "scheduled_at", "snapshot_at"),
+    *("started_at", "finished_at", "bytes", "parts", "error_code", "verified_at", "verified_depth", "verified_ok"),
+)
+BACKUPS = f"""
+    select {", ".join(BACKUP_COLUMNS)} from backup_status.backup_status
+    where (%(table)s::text is null or table_name = %(table)s) and (%(state)s::text is null or state = %(state)s)
+      and (%(before)s::bigint is null or id < %(before)s)
     order by id desc limit %(limit)s
-"""
-BACKUP_COLUMNS = ("id", "table_name", "number_rows", "last_id")
+"""  # noqa: S608  # our own constant
 
 
 def backups(call: Call) -> Response:
@@ -230,10 +235,15 @@ def backups(call: Call) -> Response:
     Raises:
         Problem: 400 for a parameter.
     """
-    given = parameters.once(call.request.query, ("table", *pages.PARAMETERS))
+    given = parameters.once(call.request.query, ("table", "state", *pages.PARAMETERS))
     page = Page.of(call.request, given, keys=1)
-    before = page.after[0] if page.after else None
-    found = call.rows(BACKUPS, {"table": given.get("table"), "before": before, "limit": page.size + 1})
+    wanted = {
+        "table": given.get("table"),
+        "state": parameters.one_of(given, "state", BACKUP_STATES),
+        "before": page.after[0] if page.after else None,
+        "limit": page.size + 1,
+    }
+    found = call.rows(BACKUPS, wanted)
     return page.answer([dict(zip(BACKUP_COLUMNS, row, strict=True)) for row in found], [(row[0],) for row in found])
 
 

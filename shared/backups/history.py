@@ -41,13 +41,14 @@ PROGRESS = f"""
       snapshot_at = %(snapshot_at)s, updated_at = clock_timestamp()
     {OWN} and table_name = %(table)s
 """  # noqa: S608  # fixed text
-DONE = f"""
+DONE = """
     update backup_status.backup_status b set state = 'done', number_rows = t.rows, last_id = t.last_id, bytes = t.bytes,
-      parts = t.parts, snapshot_at = %(snapshot_at)s, updated_at = clock_timestamp(), finished_at = clock_timestamp()
+      parts = t.parts, snapshot_at = %(snapshot_at)s, updated_at = clock_timestamp(), finished_at = %(finished_at)s,
+      error_code = null
     from unnest(%(tables)s::text[], %(rows)s::bigint[], %(last_ids)s::bigint[], %(sizes)s::bigint[],
                 %(parts)s::integer[]) t (name, rows, last_id, bytes, parts)
-    {OWN} and b.table_name = t.name
-"""  # noqa: S608  # fixed text
+    where backup_id = %(backup_id)s and b.table_name = t.name and state <> 'done'
+"""
 FAILED = f"""
     update backup_status.backup_status set state = 'failed', error_code = %(error_code)s,
       updated_at = clock_timestamp(), finished_at = clock_timestamp()
@@ -91,18 +92,6 @@ class History:
         logs.tell("backup.progress", backup_id=self._run["backup_id"], **told)
         self._write(PROGRESS, snapshot_at=snapshot_at, **told)
 
-    def done(self, manifest: Manifest) -> None:
-        """Write that the manifest is there, and what it says."""
-        self._write(
-            DONE,
-            snapshot_at=manifest.snapshot_at,
-            tables=[table.dictionary_key or table.full_name for table in manifest.tables],
-            rows=[table.rows for table in manifest.tables],
-            last_ids=[table.key_max for table in manifest.tables],
-            sizes=[sum(part.bytes for part in table.parts) for table in manifest.tables],
-            parts=[len(table.parts) for table in manifest.tables],
-        )
-
     def failed(self, error: BaseException) -> None:
         """Write that the run ended without a manifest."""
         told = postgres.translate(error) if isinstance(error, psycopg2.Error) else error
@@ -110,6 +99,21 @@ class History:
 
     def _write(self, statement: str, **values: object) -> None:
         _write(self._database, statement, {**self._run, **values})
+
+
+def published(database: Database, manifest: Manifest) -> None:
+    """Write that the manifest is there, and what it says; by whoever finds it, for its own run may have died since."""
+    told = {
+        "backup_id": manifest.backup_id,
+        "snapshot_at": manifest.snapshot_at,
+        "finished_at": manifest.finished_at,
+        "tables": [table.dictionary_key or table.full_name for table in manifest.tables],
+        "rows": [table.rows for table in manifest.tables],
+        "last_ids": [table.key_max for table in manifest.tables],
+        "sizes": [sum(part.bytes for part in table.parts) for table in manifest.tables],
+        "parts": [len(table.parts) for table in manifest.tables],
+    }
+    _write(database, DONE, told)
 
 
 def verified(database: Database, backup_id: str, at: datetime, depth: str, *, ok: bool) -> None:

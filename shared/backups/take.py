@@ -20,7 +20,7 @@ from psycopg2 import sql
 from shared import VERSION
 from shared.avro.schema import canonical_sha256, record_schema
 from shared.avro.table_out import PART_BYTES, WrittenPart, copy_out
-from shared.backups import checksum
+from shared.backups import checksum, history
 from shared.backups.catalogue import Catalogue
 from shared.backups.history import History
 from shared.backups.manifest import (
@@ -153,7 +153,7 @@ def _locked_snapshot(conn: connection, chosen: Sequence[TableName], *, alone: bo
         cursor.execute(SNAPSHOT, {"alone": alone})
         snapshot = _Snapshot(*cursor.fetchall()[0])
     if not snapshot.is_ours:
-        raise BackupRunning("another backup is under way")
+        raise BackupRunning("Another backup is under way")
     return snapshot
 
 
@@ -164,8 +164,11 @@ def _published(services: Services, backup_id: str, chosen: Sequence[TableName]) 
         BackupDiffers: it lacks one of the tables.
     """
     found = Catalogue(services.store, services.bucket).find(backup_id)
-    if found is not None and (lacking := [t.full_name for t in chosen if found.table(t.full_name) is None]):
+    if found is None:
+        return None
+    if lacking := [t.full_name for t in chosen if found.table(t.full_name) is None]:
         raise BackupDiffers(f"backup {backup_id} is there already, without {', '.join(lacking)}")
+    history.published(services.database, found)
     return found
 
 
@@ -202,7 +205,7 @@ class _Run:
         except BaseException as error:
             self._history.failed(error)
             raise
-        self._history.done(published)
+        history.published(self._services.database, published)
         return published
 
     def _written(self, definition: Definition, sums: Future[list[_Sum]]) -> list[WrittenPart]:

@@ -155,6 +155,7 @@ def verify(
     failures: list[Failure] = []
     manifest = _manifest(services, backup_id, failures)
     if manifest is not None:
+        history.published(services.database, manifest)
         failures += _looked_through(services, manifest, checks or CHECKS[depth], ends_s)
     found = Verification(
         backup_id,

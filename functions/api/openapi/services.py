@@ -95,9 +95,23 @@ BACKUP: Schema = {
     "properties": {
         "id": INTEGER,
         "table_name": TEXT,
-        "number_rows": MAYBE_NUMBER,
+        "number_rows": {"type": "integer", "description": "Rows that were written; while it runs, so far."},
         "last_id": MAYBE_NUMBER,
+        "backup_id": TEXT,
+        "kind": {"type": "string", "enum": ["scheduled", "now", "undo"]},
+        "state": {"type": "string", "enum": list(history.BACKUP_STATES)},
+        "scheduled_at": MAYBE_TIME,
+        "snapshot_at": {**MAYBE_TIME, "description": "What the table held at this instant is in it."},
+        "started_at": TIME,
+        "finished_at": MAYBE_TIME,
+        "bytes": WHOLE,
+        "parts": WHOLE,
+        "error_code": MAYBE_TEXT,
+        "verified_at": MAYBE_TIME,
+        "verified_depth": {"type": ["string", "null"], "enum": ["manifest", "bytes", "decode", "restore", None]},
+        "verified_ok": {"type": ["boolean", "null"], "description": "What the last verification found."},
     },
+    "required": list(history.BACKUP_COLUMNS),
 }
 DEAD_LETTER: Schema = {
     "title": "An event that was given up after its last delivery",
@@ -135,6 +149,25 @@ COMPONENTS: dict[str, Schema] = {
     "DeadLetter": DEAD_LETTER,
 }
 
+BACKUP_EXAMPLE = {
+    "id": 3,
+    "table_name": "jobs",
+    "number_rows": 183,
+    "last_id": 183,
+    "backup_id": "20261125T031500Z",
+    "kind": "scheduled",
+    "state": "done",
+    "scheduled_at": "2026-11-25T03:15:00Z",
+    "snapshot_at": "2026-11-25T03:15:00.204151Z",
+    "started_at": "2026-11-25T03:15:00.211904Z",
+    "finished_at": "2026-11-25T03:15:02.050177Z",
+    "bytes": 2861,
+    "parts": 1,
+    "error_code": None,
+    "verified_at": "2026-11-25T03:45:00.731206Z",
+    "verified_depth": "decode",
+    "verified_ok": True,
+}
 LOAD_EXAMPLE = {
     "id": 12, "kind": "file", "state": "loaded", "table_name": "jobs", "file_name": "jobs.csv", "file_size": 2048,
     "bucket": "uploads", "generation": "1637000000000000", "run": 1, "forced": False, "rows_read": 183,
@@ -215,8 +248,11 @@ def of_services(dictionary: Dictionary) -> dict[str, Part]:
         "backups.list": _list(
             "List what backups hold, the newest first",
             ref("Backup"),
-            {"id": 3, "table_name": "jobs", "number_rows": 183, "last_id": 183},
-            [parts.query("table", NAME, "Of this table alone.")],
+            BACKUP_EXAMPLE,
+            [
+                parts.query("table", NAME, "Of this table alone."),
+                _choice("state", history.BACKUP_STATES, "Those that run, are done, or failed."),
+            ],
         ),
         "dead_letters.take": _take(),
         "dead_letters.list": _list(

@@ -433,15 +433,24 @@ def test_the_server_streams_the_csv(rejected: Api, monkeypatch: pytest.MonkeyPat
 
 
 def test_backups_are_listed_as_the_backup_function_wrote_them(api: Api) -> None:
-    """The newest first, of one table or of all."""
+    """The newest first, of one table or of all, in one state or in any."""
     api.query(
-        "insert into backup_status.backup_status (table_name, number_rows, last_id)"
-        " values ('jobs', 183, 183), ('departments', 12, 12), ('jobs', 184, 184)"
+        "insert into backup_status.backup_status (table_name, number_rows, last_id, backup_id, run, kind, scheduled_at,"
+        " snapshot_at, state, started_at, finished_at, bytes, parts, verified_at, verified_depth, verified_ok) select"
+        " t, n, n, '2026112' || d || 'T031500Z', 'a', 'scheduled', at, at, 'done', at, at, 100, 1, at, 'decode', true"
+        " from (values ('jobs', 183, 4), ('departments', 12, 4), ('jobs', 184, 5)) v (t, n, d),"
+        " lateral (select make_timestamptz(2026, 11, 20 + d, 3, 15, 0, 'UTC')) l (at)"
     )
     rows = pages_of(api, "/api/backups?page_size=1")
     assert [row["id"] for row in rows] == [3, 2, 1]
-    assert rows[1] == {"id": 2, "table_name": "departments", "number_rows": 12, "last_id": 12}
+    at = "2026-11-24T03:15:00Z"
+    seed = {"id": 2, "table_name": "departments", "number_rows": 12, "last_id": 12}
+    times = dict.fromkeys(("scheduled_at", "snapshot_at", "started_at", "finished_at", "verified_at"), at)
+    what = {"backup_id": "20261124T031500Z", "kind": "scheduled", "state": "done", "bytes": 100, "parts": 1}
+    assert rows[1] == seed | what | times | {"error_code": None, "verified_depth": "decode", "verified_ok": True}
     assert [row["id"] for row in pages_of(api, "/api/backups?table=jobs")] == [3, 1]
+    assert pages_of(api, "/api/backups?state=failed") == []
+    assert api.get("/api/backups?state=lost").status == 400
 
 
 def test_head_answers_as_get_does(rejected: Api) -> None:

@@ -67,6 +67,15 @@ def test_a_backup_as_it_was_taken_is_well_at_every_depth(vault: Vault, people: i
     assert {(row["verified_depth"], row["verified_ok"]) for row in vault.history()} == {(depth, True)}
 
 
+def test_history_follows_the_bucket(vault: Vault, people: int) -> None:
+    """A run that died after its manifest was taken for lost; whoever looks at the backup puts that right."""
+    manifest = vault.take(tables=["jobs"])
+    vault.query("update backup_status.backup_status set state = 'failed', error_code = 'backup.lost', number_rows = 0")
+    look(vault, manifest, "manifest")
+    (row,) = vault.history()
+    assert (row["state"], row["error_code"], row["number_rows"]) == ("done", None, 2)
+
+
 # --- Each check is for something, and nothing else finds that
 
 

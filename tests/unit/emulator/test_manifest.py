@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+import yaml
 
 from local_emulator import manifest
 from local_emulator.manifest import ManifestError
@@ -25,7 +27,7 @@ def line_of(text, needle):
 
 
 def test_the_projects_own_file_says_what_the_design_asks():
-    """Four functions over HTTP, two triggers that give up, three schedules."""
+    """Four functions over HTTP, two triggers that give up, five schedules."""
     found = manifest.load(ROOT / "deploy.yaml")
     assert set(found.functions) == {"ingest", "api", "backup", "restore"}
     assert {f.environment["FUNCTION_SIGNATURE_TYPE"] for f in found.functions.values()} == {"http"}
@@ -34,10 +36,12 @@ def test_the_projects_own_file_says_what_the_design_asks():
     upload, own = found.triggers
     assert upload.filter == {"type": "google.cloud.storage.object.v1.finalized", "bucket": "csv-uploads"}
     assert own.filter == {"source": "//rowdock"}
-    assert [(s.name, s.cron, s.function) for s in found.schedules] == [
-        ("sweep", "* * * * *", "ingest"),
-        ("reconcile", "*/15 * * * *", "ingest"),
-        ("backup-nightly", "15 3 * * *", "backup"),
+    assert [(s.name, s.cron, s.function, s.path) for s in found.schedules] == [
+        ("sweep", "* * * * *", "ingest", "/"),
+        ("reconcile", "*/15 * * * *", "ingest", "/"),
+        ("backup-nightly", "15 3 * * *", "backup", "/"),
+        ("verify-daily", "45 3 * * *", "backup", "/verify"),
+        ("expire-daily", "30 4 * * *", "backup", "/expire"),
     ]
 
 
@@ -56,9 +60,22 @@ def test_pauses_double_up_to_ten_minutes():
 def test_a_schedule_runs_by_its_own_time_zone(tmp_path):
     """03:15 in Lisbon is 02:15 UTC in summer and 03:15 in winter."""
     found = load(tmp_path, TEXT.replace('"15 3 * * *"\n  timezone: Etc/UTC', '"15 3 * * *"\n  timezone: Europe/Lisbon'))
-    nightly = found.schedules[-1]
+    nightly = next(schedule for schedule in found.schedules if schedule.name == "backup-nightly")
     moments = [datetime(2026, 7, 1, tzinfo=UTC), datetime(2026, 12, 1, tzinfo=UTC)]
     assert [next(nightly.runs_after(m)).astimezone(UTC).hour for m in moments] == [2, 3]
+
+
+def test_who_restores_cannot_remove_a_backup_and_who_removes_cannot_change_the_data():
+    """No one identity can destroy both."""
+    roles = {
+        document["metadata"]["name"]: document["metadata"]["annotations"]["rowdock.dev/gcp-roles"]
+        for document in yaml.safe_load_all(TEXT)
+        if document["kind"] == "ServiceAccount"
+    }
+    removers = {name for name, text in roles.items() if re.search(r"object(User|Admin) bucket:avro-backups", text)}
+    assert removers == {"backup"}
+    assert "database-url-restore" not in roles["backup"]
+    assert "objectCreator bucket:avro-backups" in roles["restore"]
 
 
 @pytest.mark.parametrize(
