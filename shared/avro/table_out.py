@@ -203,7 +203,7 @@ class _OpenPart:
 
     def add(self, datums: Datums, sync: bytes) -> None:
         """Write some blocks."""
-        self._datums.update(datums.data)
+        self._datums.update(datums.data)  # type: ignore[arg-type]  # arrays do offer the buffer protocol
         self._rows += len(datums.ends)
         self._infinities |= datums.infinities
         self._write(packed(datums, sync))
