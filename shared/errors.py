@@ -253,3 +253,16 @@ class BackupFailed(DeploymentError):
 
     code = "backup.failed"
     message_is_safe = True  # names of tables and objects, counts and checksums
+
+
+class RestoreRefused(PermanentError):
+    """A backup does not fit what is there now, or the request does not say enough; the message says what to do."""
+
+    code = "restore.refused"
+
+
+class RestoreFailed(DeploymentError):
+    """What a restore left is not what was backed up: nothing was committed, and there is a defect."""
+
+    code = "restore.failed"
+    message_is_safe = True  # names of tables, counts

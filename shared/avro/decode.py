@@ -145,7 +145,12 @@ class Decoder:
         return at
 
     def _one_by_one(self, source: Bytes, starts: Ints, ends: Ints, rows: Ints) -> Ints:
-        data = source.tobytes()
+        try:
+            return self._walked(source.tobytes(), starts, ends, rows)
+        except IndexError:  # behind the end of all blocks
+            raise Damaged("a row goes on behind the end of its block") from None
+
+    def _walked(self, data: bytes, starts: Ints, ends: Ints, rows: Ints) -> Ints:
         skips = [_SCALAR_SKIPS[column.avro] for column in self._columns]
         nulls = [column.null_branch for column in self._columns]
         found: list[int] = []
@@ -168,6 +173,13 @@ class Decoder:
 
 
 def _columns(fields: Sequence[Field], schema: dict[str, Any]) -> list[_Column]:
+    try:
+        return _matched(fields, schema)
+    except (KeyError, TypeError, AttributeError, ValueError):  # some other JSON than a record's schema
+        raise SchemaDiffers("the file's schema is not that of a record") from None
+
+
+def _matched(fields: Sequence[Field], schema: dict[str, Any]) -> list[_Column]:
     by_name = {field.avro_name: field for field in fields}
     found = []
     for described in schema.get("fields", ()):

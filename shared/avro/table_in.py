@@ -130,7 +130,9 @@ def _from_stage(
         else sql.Identifier(f.name)
         for f in fields
     )
-    return sql.SQL("insert into {} ({}) select {} from {}").format(target, _columns(fields), selected, stage)
+    return sql.SQL("insert into {} ({}) overriding system value select {} from {}").format(
+        target, _columns(fields), selected, stage
+    )
 
 
 def _copied(

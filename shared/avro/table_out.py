@@ -101,6 +101,45 @@ def copy_out(
             raise
 
 
+def read_back(conn: connection, query: sql.Composable, fields: Sequence[Field], rows: Sequence[int]) -> list[str]:
+    """What ``datums_sha256`` of parts of so many rows each would be; ``query`` as for ``copy_out``.
+
+    Rows beyond those of the last part count to it.
+
+    Raises:
+        NotRepresentable: a value that AVRO cannot hold.
+        psycopg2.Error: from the database.
+    """
+    sums = _Sums(rows)
+    with ThreadPoolExecutor(1, "avro-sums") as packer, conn.cursor() as cursor:
+        read = _Rows(Encoder(fields), sums.add, packer, lambda _rows: None)
+        cursor.execute(PIN_TEXT_FORMS + "; set local synchronize_seqscans = off")
+        cursor.copy_expert(sql.SQL("copy ({}) to stdout (format binary)").format(query), read)
+        read.finish()
+    return [each.hexdigest() for each in sums.sums]
+
+
+class _Sums:
+    """Sums up datums by parts of given numbers of rows."""
+
+    def __init__(self, rows: Sequence[int]) -> None:
+        self.sums = [hashlib.sha256() for _ in rows]
+        self._left = deque(rows)
+
+    def add(self, datums: Datums) -> None:
+        """Take the datums of the next rows in."""
+        row, at, ends = 0, 0, datums.ends
+        while row < len(ends) and self._left:
+            last = len(self._left) == 1
+            count = len(ends) - row if last else min(self._left[0], len(ends) - row)
+            end = int(ends[row + count - 1]) if count else at
+            self.sums[-len(self._left)].update(datums.data[at:end].tobytes())
+            row, at = row + count, end
+            self._left[0] -= count
+            if not last and not self._left[0]:
+                self._left.popleft()
+
+
 class _Rows:
     """The file that psycopg2 writes COPY's messages to: the header with the first row, each row, the trailer.
 

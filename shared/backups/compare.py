@@ -63,7 +63,10 @@ def compare(
         aliases: by live column, earlier names of it; looked at where the backup has no column of the live name.
     """
     sources = {column.name: column for column in backup if not column.generated}
-    matched, notes, refusals, must_be_filled = [], [], [], []
+    matched: list[Matched] = []
+    notes: list[str] = []
+    refusals: list[str] = []
+    must_be_filled: list[tuple[str, str]] = []
     for column in live:
         if column.generated:
             continue

@@ -61,3 +61,7 @@ grant usage on sequence backup_status.backup_status_id_seq to rowdock_backup;
 -- Where the sequences stand is part of a backup.
 grant select on all sequences in schema ingest_status, backup_status to rowdock_backup, rowdock_restore;
 grant update on all sequences in schema backup_status to rowdock_restore;
+
+-- Tables that a restore makes beside the live ones.
+create schema restored;
+grant usage, create on schema restored to rowdock_restore;

@@ -1,0 +1,530 @@
+"""Restore: tables as a backup has them, found to be whole before anything is touched, in one transaction."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Literal
+
+import psycopg2
+from psycopg2 import sql
+
+from shared.backups import checksum, loaded, references
+from shared.backups.apply import apply, raise_sequence
+from shared.backups.catalogue import LATEST, Catalogue
+from shared.backups.compare import Comparison, compare
+from shared.backups.difference import Counts, Difference, find
+from shared.backups.restores import Restores
+from shared.backups.tables import SEQUENCES, Definition, TableName, choose, describe
+from shared.backups.take import take
+from shared.errors import NoSuchBackup, NoSuchTable, RestoreFailed, RestoreRefused
+
+if TYPE_CHECKING:
+    from psycopg2.extensions import connection
+
+    from shared.backups.difference import Mode as RowsMode
+    from shared.backups.manifest import Manifest, TableBackup
+    from shared.backups.services import Services
+
+Mode = Literal["replace", "merge", "new_table"]
+MODES: tuple[Mode, ...] = ("replace", "merge", "new_table")
+ALL = "*"
+NEW_TABLES = "restored"  # schema of what mode new_table makes
+LOCK_WAIT_S = 10.0  # for a load of the table that is under way; a longer one is told as DatabaseBusy
+MOST_FILES = 1000  # of those loaded later, in an answer
+COMMITS_AFTER = timedelta(minutes=1)  # a load ends its history row at most so long before it commits
+# Of these nothing is taken away: a key that was revoked since stays revoked, and backups that were taken since exist.
+ADDED_TO = frozenset(
+    {
+        ("ingest_status", "wakeups"),
+        ("api_access", "keys"),
+        ("backup_status", "backup_status"),
+        ("backup_status", "restores"),
+    }
+)
+# A hash join of two large tables; names of other schemas are written in full.
+SETTINGS = (
+    "set local work_mem = '128MB'; set local search_path = pg_catalog; set local row_security = off;"
+    " set local synchronize_seqscans = off"
+)
+UNIQUE_BESIDE_KEY = """
+    select exists (select from pg_index where indrelid = %s::regclass and indisunique and not indisprimary)
+"""
+LATER_FILES = """
+    select id, table_name, bucket, object_name, generation, finished_at, count(*) over ()
+    from ingest_status.ingest_status
+    where kind = 'file' and state = 'loaded' and finished_at > %(since)s and table_name = any(%(tables)s)
+    order by id limit %(most)s
+"""
+
+Progress = Callable[[str, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is to be put back.
+
+    Attributes:
+        table: any of its names, or ``*`` for every table of the backup.
+        backup: id, or ``latest``.
+        as_of: aware; the latest backup whose snapshot is of this instant or earlier.
+        mode: ``replace`` makes the table what was backed up; ``merge`` leaves rows that the backup does not have;
+            ``new_table`` leaves the table alone and makes ``target`` in the schema ``restored``.
+        dry_run: only say what would be done.
+    """
+
+    table: str
+    backup: str = LATEST
+    as_of: datetime | None = None
+    mode: Mode = "replace"
+    target: str | None = None
+    dry_run: bool = True
+
+
+@dataclass(slots=True)
+class Restored:
+    """What a restore did to one table, or would do.
+
+    Attributes:
+        notes: differences of columns that it got over.
+        rows_before: in the live table.
+    """
+
+    table: str
+    target: str
+    rows_in_backup: int
+    rows_before: int = 0
+    counts: Counts = field(default_factory=Counts)
+    notes: tuple[str, ...] = ()
+    keys: tuple[str, ...] = ()
+
+    def as_json(self) -> dict[str, Any]:
+        """For an answer."""
+        return {
+            "table": self.table,
+            "target": self.target,
+            "rows_before": self.rows_before,
+            "rows_in_backup": self.rows_in_backup,
+            "inserted": self.counts.insert,
+            "updated": self.counts.update,
+            "deleted": self.counts.delete,
+            "notes": list(self.notes),
+            "keys": list(self.keys),
+        }
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a restore did, or would do.
+
+    Attributes:
+        undo_backup_id: the copy of the tables as they were; None if nothing was changed, or nothing was there.
+        later_files: loaded after the snapshot, and so undone unless they are loaded again by force; the first
+            ``MOST_FILES`` of ``later_count``.
+    """
+
+    manifest: Manifest
+    mode: Mode
+    dry_run: bool
+    tables: list[Restored]
+    undo_backup_id: str | None = None
+    later_files: list[dict[str, Any]] = field(default_factory=list)
+    later_count: int = 0
+    seconds: float = 0.0
+
+    def as_json(self) -> dict[str, Any]:
+        """For an answer: instants as texts."""
+        age = datetime.now(UTC) - self.manifest.snapshot_at
+        return {
+            "backup_id": self.manifest.backup_id,
+            "snapshot_at": self.manifest.snapshot_at.isoformat(),
+            "age_s": round(age.total_seconds()),
+            "mode": self.mode,
+            "dry_run": self.dry_run,
+            "lock": "SHARE ROW EXCLUSIVE: readers go on, writers wait" if self.mode != "new_table" else None,
+            "tables": [table.as_json() for table in self.tables],
+            "undo_backup_id": self.undo_backup_id,
+            "files_loaded_later": self.later_files,
+            "files_loaded_later_count": self.later_count,
+            "seconds": round(self.seconds, 3),
+        }
+
+
+def restore(
+    services: Services,
+    request: Request,
+    *,
+    deadline_s: float,
+    on_progress: Progress = lambda _table, _rows: None,
+) -> Outcome:
+    """Put back what ``request`` says, or say what that would do.
+
+    Args:
+        services: needs four connections, three of them for the copy that is taken before.
+        deadline_s: from now on; nothing is committed later.
+        on_progress: is told a table and its rows loaded so far; from another thread.
+
+    Raises:
+        NoSuchBackup: none is of this id, that old, or holds the table.
+        NoSuchTable: a name that is none, or a table that the database does not have.
+        BackupDamaged: manifest or parts are not what was written.
+        RestoreRefused: it does not fit what is there now; the message says what to do.
+        DatabaseBusy: somebody writes to the table for longer than ``LOCK_WAIT_S``.
+        RestoreFailed: what would be left is not what was backed up: a defect.
+        RowdockError: from database and store; nothing was changed.
+    """
+    _require_target(request)
+    manifest, tables = chosen(services, request)
+    loaded.require_parts(services, tables)
+    history = Restores(services.database, manifest.backup_id, request.mode)
+    work = _Work(services, request, manifest, tables, time.monotonic() + deadline_s, on_progress)
+    if request.dry_run:
+        return work.done()
+    names = [table.dictionary_key or table.full_name for table in tables]
+    history.begin(names, [work.target_of(table).full_name for table in tables])
+    try:
+        outcome = work.done()
+    except BaseException as error:
+        history.failed(error)
+        raise
+    history.done({each.table: each.counts for each in outcome.tables}, outcome.undo_backup_id)
+    return outcome
+
+
+def chosen(services: Services, request: Request) -> tuple[Manifest, list[TableBackup]]:
+    """The backup, and which of its tables.
+
+    Raises:
+        NoSuchBackup, NoSuchTable, BackupDamaged: as ``restore``.
+    """
+    catalogue = Catalogue(services.store, services.bucket)
+    if request.table == ALL:
+        manifest = catalogue.choose(request.backup, as_of=request.as_of)
+        return manifest, list(manifest.tables)
+    (name,) = choose(services.dictionary, [request.table])
+    manifest = catalogue.choose(request.backup, as_of=request.as_of, table=name.full_name)
+    held = manifest.table(name.full_name)
+    if held is None:
+        raise NoSuchBackup(f"backup {manifest.backup_id} does not hold {request.table!r}")
+    return manifest, [held]
+
+
+def _require_target(request: Request) -> None:
+    if request.mode != "new_table" and request.target is not None:
+        raise RestoreRefused("target is for mode new_table; the others write to the table itself")
+    if request.mode == "new_table" and (request.table == ALL or not request.target):
+        raise RestoreRefused("mode new_table takes one table, and its new name as target")
+
+
+@dataclass(slots=True)
+class _Table:
+    """One table on its way back."""
+
+    number: int
+    held: TableBackup
+    live: Definition
+    comparison: Comparison
+    rows_mode: RowsMode
+    rewrite: bool
+    rows_before: int
+    counts: Counts = field(default_factory=Counts)
+
+    @property
+    def difference(self) -> Difference:
+        return Difference(
+            self.number,
+            self.held.schema,
+            self.held.name,
+            self.live.primary_key,
+            self.comparison.matched,
+            self.rows_mode,
+            self.rewrite,
+        )
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the live table must be just what was backed up in the end."""
+        return self.rows_mode == "replace" and self.comparison.is_identical
+
+    def told(self, keys: Sequence[references.Reference]) -> Restored:
+        name = (self.held.schema, self.held.name)
+        return Restored(
+            table=self.held.dictionary_key or self.held.full_name,
+            target=self.held.full_name,
+            rows_in_backup=self.held.rows,
+            rows_before=self.rows_before,
+            counts=self.counts,
+            notes=self.comparison.notes,
+            keys=tuple(
+                f"{'.'.join(key.child)} ({', '.join(key.child_columns)}) -> {'.'.join(key.parent)}"
+                for key in keys
+                if name in (key.child, key.parent)
+            ),
+        )
+
+
+class _Work:
+    """One restore."""
+
+    def __init__(
+        self,
+        services: Services,
+        request: Request,
+        manifest: Manifest,
+        tables: Sequence[TableBackup],
+        ends_s: float,
+        on_progress: Progress,
+    ) -> None:
+        self._services, self._request, self._manifest, self._held = services, request, manifest, tables
+        self._ends_s, self._on_progress = ends_s, on_progress
+        self._undo: str | None = None
+
+    @property
+    def _left_s(self) -> float:
+        return self._ends_s - time.monotonic()
+
+    def target_of(self, held: TableBackup) -> TableName:
+        """Where its rows go."""
+        if self._request.mode == "new_table":
+            return TableName(NEW_TABLES, str(self._request.target))
+        return TableName(held.schema, held.name, held.dictionary_key)
+
+    def done(self) -> Outcome:
+        """Do it; a dry run ends with a rollback."""
+        started_s = time.monotonic()
+        outcome = Outcome(self._manifest, self._request.mode, self._request.dry_run, [])
+        with self._services.database.transaction(deadline_s=self._left_s, lock_wait_s=LOCK_WAIT_S) as conn:
+            with conn.cursor() as cursor:
+                cursor.execute(SETTINGS)
+            if self._request.mode == "new_table":
+                outcome.tables = [self._as_new_table(conn, self._held[0])]
+            else:
+                outcome.later_files, outcome.later_count = self._later_files(conn)
+                outcome.tables = self._put_back(conn)
+            if self._request.dry_run:
+                conn.rollback()
+        outcome.undo_backup_id = self._undo
+        outcome.seconds = time.monotonic() - started_s
+        return outcome
+
+    def _as_new_table(self, conn: connection, held: TableBackup) -> Restored:
+        target = self.target_of(held)
+        if _exists(conn, target):
+            raise RestoreRefused(f"{target.full_name} is there already: give another target, or drop it")
+        loaded.create(conn, target.relation, held.columns, temporary=False)
+        loaded.load(self._services, conn, held, target.relation, self._progress_of(held))
+        if held.primary_key:
+            key = sql.SQL(", ").join(map(sql.Identifier, held.primary_key))
+            with conn.cursor() as cursor:
+                cursor.execute(sql.SQL("alter table {} add primary key ({})").format(target.relation, key))
+        _hand_over(conn, target)
+        name = held.dictionary_key or held.full_name
+        return Restored(name, target.full_name, held.rows, counts=Counts(insert=held.rows))
+
+    def _put_back(self, conn: connection) -> list[Restored]:
+        tables = [self._described(conn, number, held) for number, held in enumerate(self._held)]
+        _require_fit(tables)
+        keys = references.read(conn, [(table.held.schema, table.held.name) for table in tables])
+        empty = [table for table in tables if table.rows_mode != "add"]
+        if self._may_be_loaded_directly(empty):
+            self._lock(conn, tables)
+            if not any(_has_rows(conn, table.live.table) for table in empty):
+                self._raise_sequences(conn, tables)
+                self._load_directly(conn, empty)
+                self._bring_in(conn, [table for table in tables if table.rows_mode == "add"], keys)
+                return [table.told(keys) for table in tables]
+        self._bring_in(conn, tables, keys)
+        return [table.told(keys) for table in tables]
+
+    def _bring_in(self, conn: connection, tables: Sequence[_Table], keys: Sequence[references.Reference]) -> None:
+        """By the difference between the live tables and what was loaded beside them."""
+        for table in tables:
+            relation = table.difference.loaded
+            loaded.create(conn, sql.Identifier(relation.strings[-1]), table.held.columns)
+            loaded.load(self._services, conn, table.held, relation, self._progress_of(table.held))
+            _require_filled(conn, table)
+        self._lock(conn, tables)
+        self._raise_sequences(conn, tables)
+        for table in tables:
+            table.rows_before = _count(conn, table.live.table)
+            table.counts = find(conn, table.difference)
+        _require_parents(conn, tables, keys)
+        if not self._request.dry_run and any(table.counts.any for table in tables):
+            self._apply(conn, tables)
+
+    def _apply(self, conn: connection, tables: Sequence[_Table]) -> None:
+        if any(table.rows_before for table in tables):
+            self._undo = self._copied_before(tables)
+        changed = [table for table in tables if table.counts.any]
+        apply(conn, [table.difference for table in changed])
+        for table in changed:
+            if table.is_whole:
+                _require_same(conn, table)
+
+    def _load_directly(self, conn: connection, tables: Sequence[_Table]) -> None:
+        """Into the empty tables themselves, parents first: what is not as it was is rolled back all the same."""
+        for table in tables:
+            try:
+                loaded.load(self._services, conn, table.held, table.live.table.relation, self._progress_of(table.held))
+            except psycopg2.IntegrityError as error:
+                raise RestoreRefused(
+                    f"{table.held.full_name}: rows of the backup break a key or a rule of the table"
+                    f" ({error.diag.constraint_name or 'without name'}): restore the tables that it points to as well,"
+                    " or all of them with *"
+                ) from error
+            table.counts = Counts(insert=table.held.rows)
+
+    def _may_be_loaded_directly(self, tables: Sequence[_Table]) -> bool:
+        """Whether rows may go where they belong at once: nothing is there to differ from, or to be kept."""
+        return not self._request.dry_run and all(
+            table.rows_before == 0 and table.comparison.is_identical for table in tables
+        )
+
+    def _described(self, conn: connection, number: int, held: TableBackup) -> _Table:
+        name = self.target_of(held)
+        if not _exists(conn, name):
+            raise NoSuchTable(
+                f"the database has no table {name.full_name}: migrate it, or restore with mode new_table and a target"
+            )
+        live = describe(conn, name)
+        table = self._services.dictionary.tables.get(held.dictionary_key or "")
+        aliases = {column.name: column.aliases for column in table.columns} if table else {}
+        comparison = compare(held.columns, live.columns, held.primary_key, live.primary_key, aliases)
+        mode: RowsMode = "merge" if self._request.mode == "merge" else "replace"
+        if (held.schema, held.name) in ADDED_TO:
+            mode = "add"
+        with conn.cursor() as cursor:
+            cursor.execute(UNIQUE_BESIDE_KEY, (name.relation.as_string(conn),))
+            rewrite = bool(cursor.fetchall()[0][0])
+        return _Table(number, held, live, comparison, mode, rewrite, 1 if _has_rows(conn, name) else 0)
+
+    def _lock(self, conn: connection, tables: Sequence[_Table]) -> None:
+        """Hold off every writer; readers go on."""
+        kept_still = [table for table in tables if table.rows_mode != "add"]  # history goes on meanwhile, our own too
+        if self._request.dry_run or not kept_still:
+            return
+        names = sql.SQL(", ").join(table.live.table.relation for table in kept_still)
+        with conn.cursor() as cursor:
+            cursor.execute(sql.SQL("lock table {} in share row exclusive mode").format(names))
+
+    def _copied_before(self, tables: Sequence[_Table]) -> str:
+        """Take a backup of the tables as they are, through other connections, while nobody writes to them."""
+        names = [table.held.full_name for table in tables]
+        copy = take(self._services, kind="undo", tables=names, deadline_s=self._left_s, on_progress=self._on_progress)
+        return copy.backup_id
+
+    def _raise_sequences(self, conn: connection, tables: Sequence[_Table]) -> None:
+        """First of all: history that is written meanwhile must not take ids that are about to come back."""
+        if self._request.dry_run:
+            return
+        for table in tables:
+            with conn.cursor() as cursor:
+                cursor.execute(SEQUENCES, (table.live.table.relation.as_string(conn),))
+                found = {column: sql.Identifier(schema, name) for column, schema, name in cursor.fetchall()}
+            for sequence in table.held.sequences:
+                if sequence.column in found:
+                    raise_sequence(conn, found[sequence.column], sequence.last_value, sequence.is_called)
+
+    def _later_files(self, conn: connection) -> tuple[list[dict[str, Any]], int]:
+        since = self._manifest.snapshot_at - COMMITS_AFTER
+        tables = [held.dictionary_key for held in self._held if held.dictionary_key]
+        with conn.cursor() as cursor:
+            cursor.execute(LATER_FILES, {"since": since, "tables": tables, "most": MOST_FILES})
+            found = cursor.fetchall()
+        files = [
+            {
+                "load_id": load_id,
+                "table": table,
+                "bucket": bucket,
+                "object": name,
+                "generation": generation,
+                "loaded_at": loaded_at.isoformat(),
+            }
+            for load_id, table, bucket, name, generation, loaded_at, _ in found
+        ]
+        return files, found[0][-1] if found else 0
+
+    def _progress_of(self, held: TableBackup) -> Callable[[int], None]:
+        return lambda rows: self._on_progress(held.dictionary_key or held.full_name, rows)
+
+
+def _hand_over(conn: connection, table: TableName) -> None:
+    """Let the owner of the schema, who may drop its tables, use a new one too."""
+    with conn.cursor() as cursor:
+        cursor.execute("select pg_get_userbyid(nspowner) from pg_namespace where nspname = %s", (table.schema,))
+        owner = sql.Identifier(cursor.fetchall()[0][0])
+        cursor.execute(sql.SQL("grant all on {} to {}").format(table.relation, owner))
+
+
+def _exists(conn: connection, name: TableName) -> bool:
+    with conn.cursor() as cursor:
+        cursor.execute("select to_regclass(%s) is not null", (name.relation.as_string(conn),))
+        return bool(cursor.fetchall()[0][0])
+
+
+def _has_rows(conn: connection, name: TableName) -> bool:
+    with conn.cursor() as cursor:
+        cursor.execute(sql.SQL("select exists (select from {})").format(name.relation))
+        return bool(cursor.fetchall()[0][0])
+
+
+def _count(conn: connection, name: TableName) -> int:
+    with conn.cursor() as cursor:
+        cursor.execute(sql.SQL("select count(*) from {}").format(name.relation))
+        return int(cursor.fetchall()[0][0])
+
+
+def _require_fit(tables: Sequence[_Table]) -> None:
+    refusals = [f"{table.held.full_name}.{text}" for table in tables for text in table.comparison.refusals]
+    if refusals:
+        raise RestoreRefused(
+            f"the backup does not fit the table as it is now: {'; '.join(refusals)}."
+            " Restore it with mode new_table and a target, and bring over what you need"
+        )
+
+
+def _require_filled(conn: connection, table: _Table) -> None:
+    for name, source in table.comparison.must_be_filled:
+        query = sql.SQL("select count(*) from {} where {} is null")
+        with conn.cursor() as cursor:
+            cursor.execute(query.format(table.difference.loaded, sql.Identifier(source)))
+            rows = cursor.fetchall()[0][0]
+        if rows:
+            raise RestoreRefused(
+                f"{table.held.full_name}.{name}: {rows} rows of the backup have no value, and the column needs one now."
+                " Restore it with mode new_table and a target, and bring over what you need"
+            )
+
+
+def _require_parents(conn: connection, tables: Sequence[_Table], keys: Sequence[references.Reference]) -> None:
+    """Refuse what would leave rows without their parents, or reach into tables that nobody asked for."""
+    differences = {(table.held.schema, table.held.name): table.difference for table in tables}
+    deleting = {name for name, table in zip(differences, tables, strict=True) if table.counts.delete}
+    for key in keys:
+        child, parent = ".".join(key.child), ".".join(key.parent)
+        if key.reaches_into_child and key.parent in deleting and key.child not in differences:
+            raise RestoreRefused(
+                f"rows of {parent} would go, and {key.name} would {key.on_delete} those of {child} with them:"
+                f" restore {child} as well, or all tables with *"
+            )
+        if orphans := references.rows_without_parent(conn, key, differences):
+            raise RestoreRefused(
+                f"{orphans} rows of {child} would point to no row of {parent} ({', '.join(key.child_columns)}):"
+                f" restore {parent if key.child in differences else child} as well, or all tables with *;"
+                " mode merge takes no row away"
+            )
+
+
+def _require_same(conn: connection, table: _Table) -> None:
+    """Look once more, before the commit, at what the table is now."""
+
+    said, major = table.held.checksum, conn.server_version // 10000
+    fields = table.held.fields
+    found = checksum.of(conn, table.live.table.relation, fields)
+    if (said.algorithm, said.server_major) != (checksum.ALGORITHM, major):
+        if found != checksum.of(conn, table.difference.loaded, fields):
+            raise RestoreFailed(f"{table.held.full_name}: the table is not what was loaded beside it")
+    elif found != (table.held.rows, said.value):
+        raise RestoreFailed(f"{table.held.full_name}: the table is not what the backup says, checksum {found[1]}")
