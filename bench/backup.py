@@ -112,7 +112,7 @@ class Bench:
         self.rig.query(f"vacuum {TABLE}")
 
     def _restore(self, what: str) -> None:
-        self._timed(what, {"table": TABLE, "backup": self._backup_id, "mode": "replace", "confirm": True}, counts=True)
+        self._timed(what, {"table": TABLE, "backup": self._backup_id, "mode": "replace", "confirm": TABLE}, counts=True)
         self._check(database.DATABASE, what)
 
     def _timed(self, what: str, body: object, counts: bool) -> None:
