@@ -45,9 +45,10 @@ ADDED_TO = frozenset(
         ("backup_status", "restores"),
     }
 )
-# A hash join of two large tables; names of other schemas are written in full.
+# Of the join of two large tables: in many small batches it takes 2.1 s for 5 M rows, with 64 MB or more 3.1 s (decision
+# 0008). Names of other schemas are written in full.
 SETTINGS = (
-    "set local work_mem = '128MB'; set local search_path = pg_catalog; set local row_security = off;"
+    "set local work_mem = '4MB'; set local search_path = pg_catalog; set local row_security = off;"
     " set local synchronize_seqscans = off"
 )
 UNIQUE_BESIDE_KEY = """
