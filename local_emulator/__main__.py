@@ -14,7 +14,7 @@ from pathlib import Path
 
 from local_emulator import lifecycle, looking, upload
 from local_emulator.lifecycle import CommandFailed, Passed
-from local_emulator.state import DEFAULT_FOLDER
+from local_emulator.state import DEFAULT_FOLDER, FolderRefused
 
 OPERATOR_COMMANDS = (
     "api-keys",
@@ -50,6 +50,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except CommandFailed as error:
         print(f"local_emulator: {error}", file=sys.stderr)
         return error.status
+    except FolderRefused as error:
+        print(f"local_emulator: {error}", file=sys.stderr)
+        return lifecycle.TAKEN
     except BrokenPipeError:
         return 1
 

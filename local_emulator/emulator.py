@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import errno
 import os
 import re
 import sys
@@ -47,7 +48,7 @@ class PartFailed(Exception):
 
 
 class PortTaken(Exception):
-    """The gateway's port is taken; the message says by whom."""
+    """The gateway's port is taken, and the message says by whom; or the system does not give it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +101,8 @@ class Emulator:
 
         Raises:
             StateHeld: another emulator uses the folder.
-            PortTaken: something else listens on the gateway's port.
+            FolderRefused: the folder cannot keep the state, or holds what --fresh must not remove.
+            PortTaken: something else listens on the gateway's port, or the system does not give it.
             PartFailed: a part did not become ready.
         """
         self._state.hold(fresh=self.options.fresh)
@@ -130,6 +132,8 @@ class Emulator:
         try:
             listener = listen(self.options.port)
         except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise PortTaken(f"port {self.options.port} cannot be had ({error.strerror}); give --port") from error
             holder = port_holder(self.options.port)
             raise PortTaken(f"port {self.options.port} is taken by {holder}; end it, or give --port") from error
         self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from local_emulator.state import NotOurs, Running, StateFolder, StateHeld
+from local_emulator.state import Running, StateFolder, StateHeld
 
 if TYPE_CHECKING:
     from local_emulator.emulator import Emulator
@@ -84,7 +84,7 @@ def up(passed: Passed) -> int:
     )
     try:
         return asyncio.run(_until_signalled(Emulator(options, described, Terminal())))
-    except (NotOurs, StateHeld, PortTaken) as error:
+    except (StateHeld, PortTaken) as error:
         raise CommandFailed(str(error), TAKEN) from error
     except PartFailed as error:
         raise CommandFailed(str(error), PART_FAILED) from error
@@ -128,7 +128,7 @@ def up_detached(passed: Passed) -> int:
 
 def _spawn(passed: Passed) -> tuple[subprocess.Popen[bytes], Running]:
     folder = StateFolder(passed.state)
-    folder.path.mkdir(parents=True, exist_ok=True)
+    folder.make()
     with open(folder.log, "wb") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "local_emulator", *passed.arguments()],

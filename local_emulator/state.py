@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -47,8 +48,8 @@ class StateHeld(Exception):
         self.pid = pid
 
 
-class NotOurs(Exception):
-    """A folder that is to be emptied holds what no emulator put there; the message names one such entry."""
+class FolderRefused(Exception):
+    """A folder cannot keep the state: it cannot be written, or is to be emptied of what no emulator put there."""
 
 
 class StateFolder:
@@ -72,16 +73,32 @@ class StateFolder:
     def _running(self) -> Path:
         return self.path / "running.json"
 
+    def make(self) -> None:
+        """Make the folder unless it is there.
+
+        Raises:
+            FolderRefused: it cannot be made, or not be written.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise self._refused(error.strerror) from error
+        if not os.access(self.path, os.R_OK | os.W_OK | os.X_OK):
+            raise self._refused(os.strerror(errno.EACCES))
+
+    def _refused(self, why: str | None) -> FolderRefused:
+        return FolderRefused(f"{self.path} cannot keep the state ({why}); give another --state")
+
     def hold(self, *, fresh: bool) -> None:
         """Take the folder for this process, emptied if ``fresh``.
 
         Raises:
             StateHeld: another process has it.
-            NotOurs: it is to be emptied, and somebody else's files are in it; nothing was removed.
+            FolderRefused: it cannot be written; or it is to be emptied, and somebody else's files are in it.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
+        self.make()
         if fresh and (foreign := sorted(entry.name for entry in self.path.iterdir() if entry.name not in OURS)):
-            raise NotOurs(
+            raise FolderRefused(
                 f"{self.path} holds {foreign[0]!r}, which no emulator put there, so that --fresh does not empty it:"
                 " give --state a folder of its own"
             )
@@ -117,15 +134,22 @@ class StateFolder:
             self._lock_file = None
 
     def holder(self) -> int | None:
-        """Return the process id of the emulator that holds the folder, ready or not, or None."""
-        with suppress(FileNotFoundError):
+        """Return the process id of the emulator that holds the folder, ready or not, or None.
+
+        Raises:
+            FolderRefused: it is no folder, or somebody else's.
+        """
+        try:
             file = os.open(self.path / "lock", os.O_RDWR)
-            try:
-                text = "" if _locked(file, patience_s=0.0) else os.read(file, 20).decode().strip()
-                return int(text) if text.isdigit() else None
-            finally:
-                os.close(file)
-        return None
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise self._refused(error.strerror) from error
+        try:
+            text = "" if _locked(file, patience_s=0.0) else os.read(file, 20).decode().strip()
+            return int(text) if text.isdigit() else None
+        finally:
+            os.close(file)
 
     def running(self) -> Running | None:
         """Return the emulator that runs here and is ready, or None."""
