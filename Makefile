@@ -36,7 +36,7 @@ lint: $(READY)       ## ruff (rules and layout) and mypy
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
 
-bench: $(BENCH)      ## ingest, API, backup and restore beside their references; ARGS="--rows 1000000" API_ARGS="--seconds 2" for less
+bench: $(BENCH)      ## ingest, API, backup beside their references; for less: ARGS="--rows 1000000" API_ARGS="--seconds 2"
 	@$(RUN) -m bench.ingest $(ARGS)
 	@$(RUN) -m bench.api $(API_ARGS)
 	@$(RUN) -m bench.backup $(BACKUP_ARGS)

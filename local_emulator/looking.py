@@ -17,7 +17,7 @@ from local_emulator.event_queue import EventQueue
 from local_emulator.lifecycle import POLL_S, CommandFailed, require
 from local_emulator.state import Running, StateFolder
 from shared import outbound
-from shared.errors import RowdockError
+from shared.errors import RowdockError, ServiceUnavailable
 
 COLUMNS = ("id", "state", "attempts", "last_status", "function", "type", "subject", "received_at")
 
@@ -26,11 +26,16 @@ def ask(running: Running, method: str, path: str, body: object = None) -> bytes:
     """Ask the running emulator, and return its answer.
 
     Raises:
-        CommandFailed: it says that it cannot; the message is its own.
+        CommandFailed: it says that it cannot, and the message is its own; or it does not answer.
     """
     headers = {"authorization": f"Bearer {running.key}", "content-type": "application/json"}
     payload = None if body is None else json.dumps(body).encode()
-    status, answer = outbound.exchange(method, running.url + path, headers=headers, body=payload, timeout_s=30.0)
+    try:
+        status, answer = outbound.exchange(method, running.url + path, headers=headers, body=payload, timeout_s=30.0)
+    except ServiceUnavailable as error:
+        raise CommandFailed(
+            f"the emulator (pid {running.pid}) does not answer; is it ending? Its log says more"
+        ) from error
     if status >= 300:
         detail = json.loads(answer).get("detail", "") if answer.startswith(b"{") else ""
         raise CommandFailed(f"the emulator answered {status}: {detail}")
