@@ -45,6 +45,9 @@ KINDS: dict[str, tuple[str, ...]] = {
     "uuid": ("uuid", "text"),
 }
 
+# Of each logical type that has a meaning here: the type that it annotates.
+PLAIN = {"date": "int", "timestamp-millis": "long", "timestamp-micros": "long", "decimal": "bytes", "uuid": "string"}
+
 
 class _Cut(Exception):  # never leaves this module: the reader says where in the file it is
     """A datum ends beyond its block, or is none."""
@@ -163,8 +166,8 @@ def _fits(schema: Any, column: Column) -> bool:
 def _name(schema: Any) -> str:
     """The logical type where it has a meaning here, else the type."""
     if isinstance(schema, dict):
-        logical = schema.get("logicalType")
-        return str(logical if logical in KINDS else schema.get("type"))
+        logical, plain = schema.get("logicalType"), schema.get("type")
+        return str(logical if plain == PLAIN.get(str(logical)) else plain)
     return str(schema)
 
 
