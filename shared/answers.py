@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from http import HTTPStatus
+from types import MappingProxyType
 from typing import Any
 
 import flask
@@ -66,15 +67,19 @@ def not_found(detail: str) -> flask.Response:
     return problem(404, "path", detail)
 
 
-def failed(error: Exception) -> flask.Response:
-    """What ``error`` means to the caller: 4xx what another call does not mend, 503 what may pass, 500 what is ours."""
+def failed(error: Exception, statuses: Mapping[type[PermanentError], int] = MappingProxyType({})) -> flask.Response:
+    """What ``error`` means to the caller: 4xx what another call does not mend, 503 what may pass, 500 what is ours.
+
+    Args:
+        statuses: of permanent errors, where a function says it more exactly than ``STATUS_BY_ERROR``.
+    """
     code = error.code if isinstance(error, RowdockError) else "defect"
     if isinstance(error, TransientError):
         why = f"{error}. " if isinstance(error, TOLD) else "It cannot be done now. "
         detail = f"{why}Try again after {error.retry_after_s} seconds."
         return problem(503, code, detail, {"Retry-After": str(error.retry_after_s)})
     if isinstance(error, PermanentError) and not isinstance(error, DeploymentError):
-        return problem(STATUS_BY_ERROR.get(type(error), 409), code, str(error))
+        return problem({**STATUS_BY_ERROR, **statuses}.get(type(error), 409), code, str(error))
     return problem(500, code, TO_MEND)
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from shared import json_body
 from shared.backups import expire as expiring
 from shared.backups import verify as verifying
 from shared.backups.retention import Policy
@@ -28,24 +28,9 @@ Headers = Mapping[str, str]
 Call = Callable[["Services", Headers, dict[str, Any], "CanonicalLine"], Mapping[str, Any]]
 
 
-def body_of(data: bytes) -> dict[str, Any]:
-    """The JSON object that a request holds; an empty body is an empty one.
-
-    Raises:
-        RequestRefused: it is something else.
-    """
-    try:
-        found = json.loads(data) if data.strip() else {}
-    except (ValueError, RecursionError):
-        raise RequestRefused("the body is no JSON") from None
-    if not isinstance(found, dict):
-        raise RequestRefused("the body must be a JSON object")
-    return found
-
-
 def back_up(services: Services, headers: Headers, body: dict[str, Any], line: CanonicalLine) -> Mapping[str, Any]:
     """``{"tables": "*" or names, "at": instant}``: the backup of the scheduled instant, or one of now."""
-    _only(body, "tables", "at")
+    json_body.only(body, "tables", "at")
     at = _scheduled_at(headers, body)
     manifest = take(
         services,
@@ -66,10 +51,10 @@ def verify(services: Services, _headers: Headers, body: dict[str, Any], line: Ca
         BackupDamaged: one of them is.
         TransientError: one of them could not be looked at.
     """
-    _only(body, "backup", "depth")
+    json_body.only(body, "backup", "depth")
     ends_s = time.monotonic() + services.settings.deadline_s
-    depth = _one_of(body, "depth", DEPTHS, "decode")
-    ids = verifying.chosen(services, _text(body, "backup", "latest"))
+    depth = json_body.one_of(body, "depth", DEPTHS, "decode")
+    ids = verifying.chosen(services, json_body.text(body, "backup") or "latest")
     found: list[Verification] = []
     for backup_id in ids:
         if found and time.monotonic() > ends_s:
@@ -88,10 +73,8 @@ def verify(services: Services, _headers: Headers, body: dict[str, Any], line: Ca
 
 def expire(services: Services, _headers: Headers, body: dict[str, Any], line: CanonicalLine) -> Mapping[str, Any]:
     """``{"dry_run": true unless told otherwise, "policy": {…}}``: what is kept and why, and what goes."""
-    _only(body, "dry_run", "policy")
-    dry_run = body.get("dry_run", True)
-    if not isinstance(dry_run, bool):
-        raise RequestRefused("dry_run takes true or false")
+    json_body.only(body, "dry_run", "policy")
+    dry_run = json_body.flag(body, "dry_run", default=True)
     policy = _policy(expiring.policy_of(services), body.get("policy", {}))
     told = expiring.as_json(expiring.expire(services, policy, now=datetime.now(UTC), dry_run=dry_run))
     line.update({name: told[name] for name in ("dry_run", "remove", "spared", "unreadable", "bytes")})
@@ -131,25 +114,6 @@ def summary(manifest: Manifest) -> dict[str, Any]:
     }
 
 
-def _only(body: Mapping[str, Any], *known: str) -> None:
-    if extra := sorted(set(body) - set(known)):
-        raise RequestRefused(f"{extra[0]!r} is not known here; known are {', '.join(known)}")
-
-
-def _text(body: Mapping[str, Any], name: str, default: str) -> str:
-    value = body.get(name, default)
-    if not isinstance(value, str):
-        raise RequestRefused(f"{name} takes a text")
-    return value
-
-
-def _one_of(body: Mapping[str, Any], name: str, allowed: tuple[str, ...], default: str) -> str:
-    value = _text(body, name, default)
-    if value not in allowed:
-        raise RequestRefused(f"{name} takes {', '.join(allowed)}")
-    return value
-
-
 def _tables(wanted: object) -> list[str] | None:
     if wanted == "*":
         return None
@@ -178,17 +142,12 @@ def _scheduled_at(headers: Headers, body: Mapping[str, Any]) -> datetime | None:
     if named.get("ce-type") == KNATIVE_PING and (told := named.get("ce-time")):
         return _instant("ce-time", told).replace(second=0)
     if "at" in body:
-        return _instant("at", _text(body, "at", ""))
+        return _instant("at", json_body.text(body, "at") or "")
     return None
 
 
 def _instant(name: str, text: str) -> datetime:
-    try:
-        at = datetime.fromisoformat(text)
-    except ValueError:
-        at = datetime.min
-    if at.tzinfo is None:
-        raise RequestRefused(f"{name} takes an instant with its zone, such as 2026-11-25T03:15:00Z")
+    at = json_body.instant(name, text)
     if at > datetime.now(UTC) + CLOCKS_APART:
         raise RequestRefused(f"{name} is in the future: the run that is due then would find its backup done")
     return at.replace(microsecond=0)

@@ -26,6 +26,7 @@ def backup(request: flask.Request) -> flask.Response:
         return probe() if probe else answers.not_allowed(PATHS, "POST")
     # Imported at first use: numpy and the stores' clients are no part of a cold start's import.
     from functions.backup import calls
+    from shared import json_body
     from shared.backups import services
 
     name, call = calls.CALLS.get(request.path, ("", None))
@@ -37,7 +38,7 @@ def backup(request: flask.Request) -> flask.Response:
         with logs.canonical_line(f"{name}.finished") as line:
             current = services.production()
             identity.require_caller(dict(request.headers), current.settings)
-            told = call(current, dict(request.headers), calls.body_of(request.get_data()), line)
+            told = call(current, dict(request.headers), json_body.parse(request.get_data()), line)
     except Exception as error:  # noqa: BLE001  # the line has told of it; functions-framework would answer with HTML
         return answers.failed(error)
     return answers.data(200, told)

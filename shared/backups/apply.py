@@ -103,8 +103,11 @@ def _add(difference: Difference, ops: str) -> sql.Composed:
     names = [column.name for column in difference.columns]
     return sql.SQL(
         "insert into {live} ({columns}) overriding system value select {places} from {found} d"
-        " where d.op = any({ops}) and (select count(*) from {first}) + (select count(*) from {second}) >= 0 returning 1"
+        " where d.op = any({ops}) and (select count(*) from {first}) + (select count(*) from {second}) >= 0"
+        " {otherwise} returning 1"
     ).format(
+        # What is only added to may have the row under another key by now.
+        otherwise=sql.SQL("on conflict do nothing" if difference.mode == "add" else ""),
         live=difference.live,
         columns=_listed(map(sql.Identifier, names)),
         places=_listed(map(difference.place, names)),

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
 import psycopg2
 from psycopg2 import sql
 
-from shared.backups import checksum, loaded, references
+from shared import rollup
+from shared.backups import checksum, foreign, loaded, references
 from shared.backups.apply import apply, raise_sequence
 from shared.backups.catalogue import LATEST, Catalogue
 from shared.backups.compare import Comparison, compare
 from shared.backups.difference import Counts, Difference, find
+from shared.backups.history import published
+from shared.backups.manifest import Checksum
 from shared.backups.restores import Restores
 from shared.backups.tables import SEQUENCES, Definition, TableName, choose, describe
 from shared.backups.take import take
@@ -49,10 +53,14 @@ ADDED_TO = frozenset(
 # 0008). Names of other schemas are written in full.
 SETTINGS = (
     "set local work_mem = '4MB'; set local search_path = pg_catalog; set local row_security = off;"
-    " set local synchronize_seqscans = off"
+    " set local synchronize_seqscans = off;"
+    " set local client_connection_check_interval = '1s'"  # who was killed holds its locks no longer than that
 )
-UNIQUE_BESIDE_KEY = """
-    select exists (select from pg_index where indrelid = %s::regclass and indisunique and not indisprimary)
+# Whether two rows may have to change places in a unique column, and may be written anew for that: not where keys of
+# PostgreSQL's own point to the table, whose ON DELETE would reach into the children.
+REWRITE = """
+    select exists (select from pg_index where indrelid = %(table)s::regclass and indisunique and not indisprimary)
+      and not exists (select from pg_constraint where confrelid = %(table)s::regclass and contype = 'f' and conenforced)
 """
 LATER_FILES = """
     select id, table_name, bucket, object_name, generation, finished_at, count(*) over ()
@@ -75,6 +83,7 @@ class Request:
         mode: ``replace`` makes the table what was backed up; ``merge`` leaves rows that the backup does not have;
             ``new_table`` leaves the table alone and makes ``target`` in the schema ``restored``.
         dry_run: only say what would be done.
+        file: an AVRO file without manifest in the backup bucket, instead of a backup (``shared.backups.foreign``).
     """
 
     table: str
@@ -83,6 +92,7 @@ class Request:
     mode: Mode = "replace"
     target: str | None = None
     dry_run: bool = True
+    file: str | None = None
 
 
 @dataclass(slots=True)
@@ -122,27 +132,32 @@ class Outcome:
     """What a restore did, or would do.
 
     Attributes:
+        manifest: None of a file that has none.
+        roll_up_verified: whether the roll-up equals a recount afterwards; None where nothing was changed.
         undo_backup_id: the copy of the tables as they were; None if nothing was changed, or nothing was there.
         later_files: loaded after the snapshot, and so undone unless they are loaded again by force; the first
             ``MOST_FILES`` of ``later_count``.
     """
 
-    manifest: Manifest
+    manifest: Manifest | None
     mode: Mode
     dry_run: bool
     tables: list[Restored]
+    file: str | None = None
     undo_backup_id: str | None = None
     later_files: list[dict[str, Any]] = field(default_factory=list)
     later_count: int = 0
+    roll_up_verified: bool | None = None
     seconds: float = 0.0
 
     def as_json(self) -> dict[str, Any]:
         """For an answer: instants as texts."""
-        age = datetime.now(UTC) - self.manifest.snapshot_at
+        at = self.manifest.snapshot_at if self.manifest else None
         return {
-            "backup_id": self.manifest.backup_id,
-            "snapshot_at": self.manifest.snapshot_at.isoformat(),
-            "age_s": round(age.total_seconds()),
+            "backup_id": self.manifest.backup_id if self.manifest else None,
+            "file": self.file,
+            "snapshot_at": at.isoformat() if at else None,
+            "age_s": round((datetime.now(UTC) - at).total_seconds()) if at else None,
             "mode": self.mode,
             "dry_run": self.dry_run,
             "lock": "SHARE ROW EXCLUSIVE: readers go on, writers wait" if self.mode != "new_table" else None,
@@ -150,6 +165,7 @@ class Outcome:
             "undo_backup_id": self.undo_backup_id,
             "files_loaded_later": self.later_files,
             "files_loaded_later_count": self.later_count,
+            "roll_up_verified": self.roll_up_verified,
             "seconds": round(self.seconds, 3),
         }
 
@@ -180,7 +196,7 @@ def restore(
     _require_target(request)
     manifest, tables = chosen(services, request)
     loaded.require_parts(services, tables)
-    history = Restores(services.database, manifest.backup_id, request.mode)
+    history = Restores(services.database, manifest.backup_id if manifest else None, request.mode)
     work = _Work(services, request, manifest, tables, time.monotonic() + deadline_s, on_progress)
     if request.dry_run:
         return work.done()
@@ -192,11 +208,16 @@ def restore(
         history.failed(error)
         raise
     history.done({each.table: each.counts for each in outcome.tables}, outcome.undo_backup_id)
+    if manifest is not None:
+        published(services.database, manifest)  # of a database that was lost: its history had this backup running
+    if request.mode != "new_table":
+        with services.database.connection() as conn:
+            outcome.roll_up_verified = not rollup.verify(conn, limit=1)
     return outcome
 
 
-def chosen(services: Services, request: Request) -> tuple[Manifest, list[TableBackup]]:
-    """The backup, and which of its tables.
+def chosen(services: Services, request: Request) -> tuple[Manifest | None, list[TableBackup]]:
+    """The backup, None for a file without one, and which of its tables.
 
     Raises:
         NoSuchBackup, NoSuchTable, BackupDamaged: as ``restore``.
@@ -206,6 +227,8 @@ def chosen(services: Services, request: Request) -> tuple[Manifest, list[TableBa
         manifest = catalogue.choose(request.backup, as_of=request.as_of, whole=True)
         return manifest, list(manifest.tables)
     (name,) = choose(services.dictionary, [request.table])
+    if request.file is not None:
+        return None, [foreign.described(services, name)]
     manifest = catalogue.choose(request.backup, as_of=request.as_of, table=name.full_name)
     held = manifest.table(name.full_name)
     if held is None:
@@ -218,6 +241,8 @@ def _require_target(request: Request) -> None:
         raise RestoreRefused("target is for mode new_table; the others write to the table itself")
     if request.mode == "new_table" and (request.table == ALL or not request.target):
         raise RestoreRefused("mode new_table takes one table, and its new name as target")
+    if request.file is not None and (request.table == ALL or request.mode == "new_table"):
+        raise RestoreRefused("a file is restored into one table, with mode merge or replace")
 
 
 @dataclass(slots=True)
@@ -274,7 +299,7 @@ class _Work:
         self,
         services: Services,
         request: Request,
-        manifest: Manifest,
+        manifest: Manifest | None,
         tables: Sequence[TableBackup],
         ends_s: float,
         on_progress: Progress,
@@ -296,7 +321,7 @@ class _Work:
     def done(self) -> Outcome:
         """Do it; a dry run ends with a rollback."""
         started_s = time.monotonic()
-        outcome = Outcome(self._manifest, self._request.mode, self._request.dry_run, [])
+        outcome = Outcome(self._manifest, self._request.mode, self._request.dry_run, [], self._request.file)
         with self._services.database.transaction(deadline_s=self._left_s, lock_wait_s=LOCK_WAIT_S) as conn:
             with conn.cursor() as cursor:
                 cursor.execute(SETTINGS)
@@ -345,7 +370,7 @@ class _Work:
         for table in tables:
             relation = table.difference.loaded
             loaded.create(conn, sql.Identifier(relation.strings[-1]), table.held.columns)
-            loaded.load(self._services, conn, table.held, relation, self._progress_of(table.held))
+            self._load(conn, table)
             _require_filled(conn, table)
         self._lock(conn, tables)
         self._raise_sequences(conn, tables)
@@ -360,6 +385,17 @@ class _Work:
             if changed and not self._request.dry_run:
                 self._undo = undo.result() if undo else self._copied_before(changed)
                 self._apply(conn, changed)
+
+    def _load(self, conn: connection, table: _Table) -> None:
+        """Fill the table beside the live one."""
+        relation, held = table.difference.loaded, table.held
+        if self._request.file is None:
+            loaded.load(self._services, conn, held, relation, self._progress_of(held))
+            return
+        foreign.load(self._services, conn, held, relation, self._request.file)
+        rows, value = checksum.of(conn, relation, held.fields)  # nothing else vouches for a file
+        own = Checksum(checksum.ALGORITHM, conn.server_version // 10000, value)
+        table.held = replace(held, rows=rows, checksum=own)
 
     def _apply(self, conn: connection, changed: Sequence[_Table]) -> None:
         apply(conn, [table.difference for table in changed])
@@ -382,9 +418,9 @@ class _Work:
 
     def _may_be_loaded_directly(self, tables: Sequence[_Table]) -> bool:
         """Whether rows may go where they belong at once: nothing is there to differ from, or to be kept."""
-        return not self._request.dry_run and all(
-            table.rows_before == 0 and table.comparison.is_identical for table in tables
-        )
+        if self._request.dry_run or self._request.file is not None:
+            return False
+        return all(table.rows_before == 0 and table.comparison.is_identical for table in tables)
 
     def _described(self, conn: connection, number: int, held: TableBackup) -> _Table:
         name = self.target_of(held)
@@ -400,8 +436,9 @@ class _Work:
         if (held.schema, held.name) in ADDED_TO:
             mode = "add"
         with conn.cursor() as cursor:
-            cursor.execute(UNIQUE_BESIDE_KEY, (name.relation.as_string(conn),))
-            rewrite = bool(cursor.fetchall()[0][0])
+            cursor.execute(REWRITE, {"table": name.relation.as_string(conn)})
+            # What the backup does not have of a row would be lost with it.
+            rewrite = bool(cursor.fetchall()[0][0]) and len(comparison.matched) == len(live.fields)
         return _Table(number, held, live, comparison, mode, rewrite, 1 if _has_rows(conn, name) else 0)
 
     def _lock(self, conn: connection, tables: Sequence[_Table]) -> None:
@@ -434,6 +471,8 @@ class _Work:
                     raise_sequence(conn, found[sequence.column], sequence.last_value, sequence.is_called)
 
     def _later_files(self, conn: connection) -> tuple[list[dict[str, Any]], int]:
+        if self._manifest is None:
+            return [], 0
         since = self._manifest.snapshot_at - COMMITS_AFTER
         tables = [held.dictionary_key for held in self._held if held.dictionary_key]
         with conn.cursor() as cursor:
@@ -447,6 +486,7 @@ class _Work:
                 "object": name,
                 "generation": generation,
                 "loaded_at": loaded_at.isoformat(),
+                "command": shlex.join(["rowdock", "load", name, "--bucket", bucket, "--force"]),
             }
             for load_id, table, bucket, name, generation, loaded_at, _ in found
         ]

@@ -42,6 +42,7 @@ def test_the_projects_own_file_says_what_the_design_asks():
         ("backup-nightly", "15 3 * * *", "backup", "/"),
         ("verify-daily", "45 3 * * *", "backup", "/verify"),
         ("expire-daily", "30 4 * * *", "backup", "/expire"),
+        ("drill-weekly", "15 5 * * 0", "restore", "/drill"),
     ]
 
 
