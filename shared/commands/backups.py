@@ -1,4 +1,4 @@
-"""``rowdock backup | backups | verify | expire``: take backups, look at them, keep them, remove them.
+"""``rowdock backup | backups | verify | drill | expire``: take backups, look at them, keep them, remove them.
 
 All of it is done in this process, so that it works when no function does.
 """
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 DEADLINE_S = 12 * 3600.0  # somebody watches, and may end it
 CONNECTIONS = 6  # of one process: rows, sums, history, and those of a copy before a restore
-DEPTHS = ("manifest", "bytes", "decode")
+DEPTHS = ("manifest", "bytes", "decode", "restore")
 LISTED = ("backup", "kind", "snapshot_at", "age", "tables", "rows", "bytes", "verified", "pinned")
 
 
@@ -41,6 +41,8 @@ def add_to(commands: Any) -> None:
     which.add_argument("--all", action="store_true", help="every backup of the bucket")
     which.add_argument("--unverified", action="store_true", help="those of which nothing good is known")
     look.add_argument("--depth", choices=DEPTHS, default="decode", help="each includes those before it (%(default)s)")
+    drill = _add(commands, "drill", _drill, "restore a backup into temporary tables, to know that it would work")
+    drill.add_argument("id", nargs="?", default="latest", metavar="ID", help="the newest when it is not given")
     expire = _add(commands, "expire", _expire, "say what retention (KEEP_DAYS and its like) keeps, and what goes")
     expire.add_argument("--yes", action="store_true", help="and remove it")
 
@@ -169,17 +171,30 @@ def _unpin(given: Namespace, settings: Settings) -> int:
 
 
 def _verify(given: Namespace, settings: Settings) -> int:
-    from shared.backups import verify
-
     with at_work(settings) as services:
         ids = _asked_for(services, given)
         found = []
         for backup_id in ids:
             if len(ids) > 1:
                 print(f"{backup_id}: looking at it ({given.depth})", file=sys.stderr)
-            found.append(verify.verify(services, backup_id, given.depth, deadline_s=DEADLINE_S))
+            found.append(_looked_at(services, backup_id, given.depth))
     _tell(found, as_json=given.json)
     return 0 if all(verification.ok for verification in found) else 1
+
+
+def _looked_at(services: Services, backup_id: str, depth: Any) -> Verification:
+    from shared.backups import drill, verify
+
+    if depth == "restore":
+        return drill.drill(services, backup_id, deadline_s=DEADLINE_S)
+    return verify.verify(services, backup_id, depth, deadline_s=DEADLINE_S)
+
+
+def _drill(given: Namespace, settings: Settings) -> int:
+    with at_work(settings) as services:
+        found = _looked_at(services, given.id, "restore")
+    _tell([found], as_json=given.json)
+    return 0 if found.ok else 1
 
 
 def _asked_for(services: Services, given: Namespace) -> list[str]:

@@ -33,11 +33,11 @@ def add_to(commands: Any) -> None:
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--backup", default="latest", metavar="latest|ID", help="(%(default)s)")
     which.add_argument("--as-of", type=instant, metavar="T", help="the newest one of this instant or earlier")
+    which.add_argument("--file", metavar="OBJECT", help="an AVRO file without manifest, in the bucket of the backups")
     parser.add_argument(
         "--mode",
         choices=MODES,
-        default="replace",
-        help="merge takes no row away; new-table leaves the table alone, and makes --target (%(default)s)",
+        help="replace; merge takes no row away (so does --file); new-table leaves the table alone, and makes --target",
     )
     parser.add_argument("--target", metavar="NAME", help="of the new table, which will be restored.NAME")
     parser.add_argument("--dry-run", action="store_true", help="only say what it would do")
@@ -60,7 +60,8 @@ def _restore(given: Namespace, settings: Settings, parser: ArgumentParser) -> in
         if not _confirmed(given.table):
             print("nothing was changed", file=sys.stderr)
             return 1
-        request = replace(request, backup=plan.manifest.backup_id, as_of=None)  # what was shown, and no newer one
+        if plan.manifest:  # what was shown, and no newer one
+            request = replace(request, backup=plan.manifest.backup_id, as_of=None)
     outcome = _done(settings, request)
     if given.json:
         print(json.dumps(outcome.as_json()))
@@ -72,8 +73,8 @@ def _restore(given: Namespace, settings: Settings, parser: ArgumentParser) -> in
 def _request(given: Namespace) -> Request:
     from shared.backups.restore import Request
 
-    mode: Any = given.mode.replace("-", "_")
-    return Request(given.table, given.backup, given.as_of, mode, given.target, dry_run=given.dry_run)
+    mode: Any = (given.mode or ("merge" if given.file else "replace")).replace("-", "_")
+    return Request(given.table, given.backup, given.as_of, mode, given.target, given.dry_run, given.file)
 
 
 def _done(settings: Settings, request: Request) -> Outcome:
@@ -104,7 +105,10 @@ def _confirmed(table: str) -> bool:
 def _tell(outcome: Outcome, settings: Settings) -> None:
     """For people: from what, what it does to each table, what it gets over, and how to go on."""
     told = outcome.as_json()
-    print(f"backup {told['backup_id']}, as of {told['snapshot_at']}, {age(told['age_s'])} ago")
+    if told["file"]:
+        print(f"file {told['file']}, without manifest: its rows were judged by the dictionary's rules")
+    else:
+        print(f"backup {told['backup_id']}, as of {told['snapshot_at']}, {age(told['age_s'])} ago")
     verbs = ("insert", "change", "remove") if outcome.dry_run else ("inserted", "changed", "removed")
     rows = [
         {"table": table["target"]} | {name: f"{table[key]:,}" for name, key in zip(_heads(verbs), COUNTS, strict=True)}
@@ -114,6 +118,8 @@ def _tell(outcome: Outcome, settings: Settings) -> None:
     for table in told["tables"]:
         for note in table["notes"]:
             print(f"{table['target']}.{note}")
+    for key in dict.fromkeys(key for table in told["tables"] for key in table["keys"]):
+        print(f"key: {key}")
     for line in _afterwards(outcome, settings):
         print(line)
 
@@ -125,6 +131,8 @@ def _heads(verbs: tuple[str, str, str]) -> tuple[str, ...]:
 def _afterwards(outcome: Outcome, settings: Settings) -> Iterator[str]:
     """What holds while it runs, what it undoes, and the commands that go on from here."""
     told = outcome.as_json()
+    if told["roll_up_verified"] is False:
+        yield "the roll-up does not equal a recount: rowdock rollup rebuild"
     if told["undo_backup_id"]:
         table = told["tables"][0]["table"] if len(told["tables"]) == 1 else "*"
         yield f"to undo it: rowdock restore {shlex.quote(table)} --backup {told['undo_backup_id']}"

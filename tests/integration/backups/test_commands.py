@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import fastavro
 import pytest
 
 from shared import cli
@@ -70,6 +71,19 @@ def test_the_backup_of_an_instant_is_taken_once(people: int, rowdock: Rowdock) -
     again = as_json(rowdock("backup", "--at", "2026-11-25T04:15:00+01:00", "--json"))
     assert first == again
     assert first["backup"] == "20261125T031500Z"
+
+
+def test_a_drill_restores_the_newest_backup_into_nothing_that_stays(
+    vault: Vault, people: int, rowdock: Rowdock
+) -> None:
+    """Every row of it; the listing says so."""
+    backup = vault.take()
+    (found,) = as_json(rowdock("drill", "--json"))
+    assert (found["ok"], found["depth"], found["rows"] >= people) == (True, "restore", True)
+    assert as_json(rowdock("backups", "--json"))[0]["verified_depth"] == "restore"
+    vault.services.store.delete(vault.services.bucket, backup.tables[0].parts[0].object)
+    assert rowdock("drill", backup.backup_id)[0] == 1
+    assert rowdock("verify", "--depth", "restore")[0] == 1
 
 
 @pytest.mark.parametrize("words", [("--at", "2026-11-25T03:15"), ("--at", "last night"), ("--bad",)])
@@ -238,6 +252,23 @@ def test_a_table_can_be_restored_beside_itself(vault: Vault, people: int, rowdoc
     assert (status, "restored.last_night is there already" in err) == (1, True)
     with pytest.raises(SystemExit):
         rowdock("restore", "hired_employees", "--mode", "new-table", "--yes")
+
+
+def test_a_bare_avro_file_brings_rows_and_takes_none_away(vault: Vault, people: int, rowdock: Rowdock) -> None:
+    """One of the seed's kind, without manifest; asked for by its name alone."""
+    schema = {
+        "type": "record",
+        "name": "jobs",
+        "fields": [{"name": "id", "type": "int"}, {"name": "job", "type": "string"}],
+    }
+    body = io.BytesIO()
+    fastavro.writer(body, schema, [{"id": 1, "job": "Engineer"}, {"id": 3, "job": "Gardener"}])
+    vault.services.store.put(vault.services.bucket, "seed/jobs.avro", body.getvalue())
+    status, out, _ = rowdock("restore", "jobs", "--file", "seed/jobs.avro", "--yes")
+    assert (status, out.startswith("file seed/jobs.avro, without manifest")) == (0, True)
+    assert vault.query("select id, job from hired_employees.jobs order by id") == [
+        *((1, "Engineer"), (2, "Seller"), (3, "Gardener"))
+    ]
 
 
 def test_files_that_were_loaded_later_are_named_with_the_command_that_loads_them_again(
