@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -20,6 +22,7 @@ from local_emulator import demo, samples
 from local_emulator.samples import Plan
 from local_emulator.state import Running, StateFolder
 from shared import outbound
+from shared.events import OBJECT_FINALIZED
 
 ROOT = Path(__file__).resolve().parents[2]
 EMPLOYEES = 2000
@@ -53,8 +56,17 @@ class System:
 
     def query(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
         with closing(psycopg2.connect(self.running.environment["DATABASE_URL"])) as conn, conn, conn.cursor() as cursor:
-            cursor.execute(statement, values)
+            cursor.execute(statement, values or None)
             return cursor.fetchall() if cursor.description else []
+
+    def announced(self) -> int:
+        """How many files were announced, by whomever, reconcile included."""
+        return sum(event["type"] == OBJECT_FINALIZED for event in self.told("events", "ls", "--limit", "1000"))
+
+    def let_deliveries_end(self) -> None:
+        deadline = time.monotonic() + 60
+        while {"pending", "delivering"} & self.told("status")["deliveries"].keys():
+            assert time.monotonic() < deadline, "deliveries go on and on"
 
     def post(self, function: str, path: str, body: object, *, signed: bool = True) -> tuple[int, Any]:
         """Post to a function, with the operator's identity token unless told otherwise."""
@@ -73,15 +85,19 @@ class System:
         return token.decode()
 
 
+def running_at(state: Path) -> Running:
+    running = StateFolder(state).running()
+    assert running is not None
+    return running
+
+
 @pytest.fixture(scope="module")
 def system() -> Iterator[System]:
     with tempfile.TemporaryDirectory(prefix="rowdock-backups-", ignore_cleanup_errors=True) as name:
         state, files = Path(name) / "state", Path(name) / "files"
         samples.write(files, Plan(EMPLOYEES))
         with demo.emulator(state, print, "--deploy", str(ROOT / "deploy.yaml")):
-            running = StateFolder(state).running()
-            assert running is not None
-            made = System(state, running)
+            made = System(state, running_at(state))
             names = ("departments.csv", "jobs.csv", "hired_employees.csv")
             assert made.call("upload", *(str(files / name) for name in names), "--wait").returncode == 0
             yield made
@@ -105,3 +121,72 @@ def test_functions_take_calls_of_the_platform_and_of_an_operator_alone(system: S
     assert len(system.told("backups")) == before
     status, answer = system.post("backup", "/", {"tables": ["jobs"]})
     assert (status, answer["data"]["tables"][0]["table"]) == (200, "jobs")
+
+
+CONTENT = "select count(*), sum(hashtextextended(e::text, 0)) from hired_employees.hired_employees e"
+DAMAGE = """
+    delete from hired_employees.hired_employees where id % 10 = 3;
+    update hired_employees.hired_employees set employee_name = 'Overwritten' where id % 10 = 7
+"""
+
+
+@pytest.mark.parametrize("way", ["command", "function"])
+def test_a_damaged_table_comes_back(system: System, way: str) -> None:
+    """By command and by a signed call of the function: first said, then done, with the same figures, and undoable."""
+    backup_id = system.told("backup", "hired_employees")["backup"]
+    content = system.query(CONTENT)
+    system.query(DAMAGE)
+    damaged = system.query(CONTENT)
+
+    def restored(which: str, *, do: bool) -> dict[str, Any]:
+        if way == "command":
+            option = "--yes" if do else "--dry-run"
+            told: dict[str, Any] = system.told("restore", "hired_employees", "--backup", which, option)
+            return told
+        body = {"table": "hired_employees", "backup": which, **({"confirm": "hired_employees"} if do else {})}
+        status, answer = system.post("restore", "/", body)
+        assert status == 200, answer
+        return dict(answer["data"])
+
+    plan = restored(backup_id, do=False)
+    assert system.query(CONTENT) == damaged
+    outcome = restored(backup_id, do=True)
+    assert system.query(CONTENT) == content
+    counts = [(t["inserted"], t["updated"], t["deleted"]) for told in (plan, outcome) for t in told["tables"]]
+    assert counts == [(EMPLOYEES // 10, EMPLOYEES // 10, 0)] * 2
+    assert system.call("rollup", "verify").returncode == 0
+    restored(outcome["undo_backup_id"], do=True)
+    assert system.query(CONTENT) == damaged
+    restored(backup_id, do=True)
+
+
+def test_a_restore_takes_signed_calls_alone(system: System) -> None:
+    """Whoever else can reach it changes nothing, and learns nothing."""
+    assert system.post("restore", "/", {"table": "jobs"}, signed=False)[0] == 403
+
+
+def test_after_the_loss_of_the_database_all_is_as_it_was(system: System) -> None:
+    """An empty database, migrated and restored whole: tables, history and API keys; reconcile finds nothing to load."""
+    key = system.call("api-keys", "new", "drill").stdout.strip()
+    system.told("backup")
+    tables = "select json_agg(j order by j::text)::text from {} j"
+    kept = ("hired_employees.jobs", "ingest_status.ingest_status", "api_access.keys")
+    before = [system.query(CONTENT), *(system.query(tables.format(name)) for name in kept)]
+    assert system.call("stop").returncode == 0
+    shutil.rmtree(system.state / "postgres")
+    up = system.call("up", "--detach", "--port", "0")
+    assert up.returncode == 0, up.stdout + up.stderr
+    try:
+        again = System(system.state, running_at(system.state))
+        assert again.query(CONTENT)[0][0] == 0
+        again.told("restore", "*", "--yes")
+        assert [again.query(CONTENT), *(again.query(tables.format(name)) for name in kept)] == before
+        announced = again.announced()
+        assert again.call("reconcile", "--min-age", "0").returncode == 0
+        again.let_deliveries_end()
+        assert again.announced() == announced
+        assert again.query(tables.format("ingest_status.ingest_status")) == before[2]
+        assert again.call("check").returncode == 0
+        assert key.split("_")[1] in {key["id"] for key in again.told("api-keys", "ls")}
+    finally:
+        again.call("stop")
