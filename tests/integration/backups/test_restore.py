@@ -581,3 +581,37 @@ def test_a_key_that_was_revoked_since_stays_revoked(vault: Vault, restorer: Any,
         ("abcdefgh", True),
         ("bcdefghi", False),
     ]
+
+
+def test_history_that_changed_since_keeps_its_parts(vault: Vault, restorer: Any, people: int) -> None:
+    """The load's row has a unique name beside its key, and children that PostgreSQL would remove with it."""
+    load = vault.query(
+        "insert into ingest_status.ingest_status (kind, state, bucket, object_name, generation, started_at)"
+        " values ('file', 'loaded', 'b', 'o.csv', '1', now()) returning id"
+    )[0][0]
+    vault.query("insert into ingest_status.parts values (%s, 0, 0, 10, 1)", load)
+    vault.take()
+    vault.query("update ingest_status.ingest_status set forgotten_at = now() where id = %s", load)
+    done(restorer, "*")
+    assert vault.query(
+        "select forgotten_at, load_id from ingest_status.ingest_status join ingest_status.parts on true"
+    ) == [(None, load)]
+
+
+def test_the_copy_before_holds_what_changes_and_no_more(vault: Vault, restorer: Any, people: int) -> None:
+    """A restore of everything that finds one table changed copies that one."""
+    vault.take()
+    vault.query("update hired_employees.jobs set job = 'x' where id = 1")
+    undo = vault.catalogue.read(done(restorer, "*")["undo_backup_id"])
+    assert [table.full_name for table in undo.tables] == ["hired_employees.jobs"]
+
+
+def test_everything_is_taken_from_a_whole_backup_alone_unless_one_is_named(
+    vault: Vault, restorer: Any, people: int
+) -> None:
+    """A backup of one table that is the newest is not taken for one of all."""
+    vault.take()
+    partial = vault.take(tables=["jobs"])
+    with pytest.raises(RestoreRefused, match="one of some tables alone"):
+        done(restorer, "*")
+    assert [t["table"] for t in done(restorer, "*", backup=partial.backup_id)["tables"]] == ["jobs"]
