@@ -18,7 +18,7 @@ help:                ## show this list
 
 setup: $(READY)      ## make .venv from the lock files (again only when they change)
 
-demo: $(READY)       ## drop generated files into a bucket and watch them become rows, rejects and history
+demo: $(READY)       ## drop generated files, watch them become rows, rejects and history, damage a table and restore it
 	@$(RUN) -m local_emulator.demo $(ARGS)
 
 run: $(READY)        ## start the whole system here, on port 8887, until Ctrl-C

@@ -10,6 +10,7 @@ import argparse
 import math
 import sys
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from pathlib import Path
 
 from local_emulator import lifecycle, looking, upload
@@ -26,8 +27,11 @@ OPERATOR_COMMANDS = (
     "rejects",
     "reconcile",
     "backup",
+    "backups",
     "verify",
     "restore",
+    "drill",
+    "expire",
     "rollup",
 )
 STORES = ("auto", "minio", "seaweedfs", "moto")
@@ -214,9 +218,18 @@ def _add_listings(
     dead_replay = dead.add_parser("replay", parents=parents)
     dead_replay.add_argument("delivery", type=int, nargs="?", help="all of them when it is not given")
     dead_replay.set_defaults(run=looking.replay)
-    run = commands.add_parser("run", parents=common, help="make a scheduled call now")
-    run.add_argument("schedule")
+    run = commands.add_parser("run", parents=parents, help="make a scheduled call now, and wait for its end")
+    run.add_argument("schedule", help="its name in deploy.yaml, or what only its name begins with: backup, verify")
+    run.add_argument("--at", type=instant, metavar="T", help="as the call of this instant, such as 2026-11-25T03:15Z")
     run.set_defaults(run=looking.run_schedule)
+
+
+def instant(text: str) -> datetime:
+    """Read an instant with its zone; raises ValueError."""
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        raise ValueError("an instant needs its zone")
+    return moment
 
 
 def _without_dashes(argv: list[str]) -> list[str]:

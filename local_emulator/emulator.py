@@ -35,6 +35,7 @@ from shared.errors import RowdockError
 T = TypeVar("T")
 TRIGGER = "trigger@rowdock.emulator"
 OPERATOR = "operator@rowdock.emulator"
+ASKED_BY_OPERATORS = ("backup", "restore")  # as roles/run.invoker of a person lets them in production
 LISTING_INTERVAL_S = {"minio": 5.0, "seaweedfs": 5.0, "moto": 2.0, "url": 2.0}
 SUPERVISION_S = 0.5
 
@@ -242,7 +243,7 @@ class Emulator:
             "CALLER_ISSUER": self._issuer.url,
             "CALLER_JWKS_URL": f"{self.url}/_identity/keys",
             "CALLER_AUDIENCE": self._audience(name),
-            "CALLER_IDENTITIES": TRIGGER,
+            "CALLER_IDENTITIES": f"{TRIGGER},{OPERATOR}" if name in ASKED_BY_OPERATORS else TRIGGER,
             "API_AUTH": "required" if self.options.api_keys else "off",
         }
 

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from shared import postgres, settings
-from shared.commands import api_keys, ingest, schema
+from shared.commands import api_keys, backups, ingest, restore, schema
 from shared.errors import DatabaseMisuse, RowdockError
 
 INSUFFICIENT_PRIVILEGE = "42501"
-MODULES = (schema, ingest, api_keys)
+MODULES = (schema, ingest, backups, restore, api_keys)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -77,7 +77,7 @@ class Request:
     """What is to be put back.
 
     Attributes:
-        table: any of its names, or ``*`` for every table of the backup.
+        table: any of its names, or ``*`` for every table of the backup; the latest is then one that holds all.
         backup: id, or ``latest``.
         as_of: aware; the latest backup whose snapshot is of this instant or earlier.
         mode: ``replace`` makes the table what was backed up; ``merge`` leaves rows that the backup does not have;
@@ -224,12 +224,7 @@ def chosen(services: Services, request: Request) -> tuple[Manifest | None, list[
     """
     catalogue = Catalogue(services.store, services.bucket)
     if request.table == ALL:
-        manifest = catalogue.choose(request.backup, as_of=request.as_of)
-        if request.backup == LATEST and not manifest.whole:
-            raise RestoreRefused(
-                f"the newest backup, {manifest.backup_id}, is one of some tables alone: say its id to restore those,"
-                " or that of a whole one"
-            )
+        manifest = catalogue.choose(request.backup, as_of=request.as_of, whole=True)
         return manifest, list(manifest.tables)
     (name,) = choose(services.dictionary, [request.table])
     if request.file is not None:

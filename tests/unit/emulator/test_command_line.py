@@ -28,6 +28,13 @@ def passed_on(monkeypatch):
         (["loads", "--state", "refused"], DEFAULT_FOLDER, ["loads", "--state", "refused"]),
         (["rejects"], DEFAULT_FOLDER, ["rejects", "ls"]),
         (["rejects", "--json"], DEFAULT_FOLDER, ["rejects", "ls", "--json"]),
+        (["backups", "ls", "--state", "/x"], Path("/x"), ["backups", "ls"]),
+        (["verify", "--all"], DEFAULT_FOLDER, ["verify", "--all"]),
+        (
+            ["restore", "jobs", "--as-of", "2026-11-25T03:15Z"],
+            DEFAULT_FOLDER,
+            ["restore", "jobs", "--as-of", "2026-11-25T03:15Z"],
+        ),
         (["rejects", "dismiss", "1-2"], DEFAULT_FOLDER, ["rejects", "dismiss", "1-2"]),
     ],
 )
