@@ -376,7 +376,7 @@ class _Work:
         self._raise_sequences(conn, tables)
         differing = [table for table in tables if not _is_same(conn, table)]
         with ThreadPoolExecutor(1, thread_name_prefix="undo") as pool:
-            sure = any(table.is_whole for table in differing)
+            sure = all(table.is_whole or table.rows_mode == "add" for table in differing)
             undo = pool.submit(self._copied_before, differing) if sure else None  # beside the search for differences
             for table in differing:
                 table.counts = find(conn, table.difference)
@@ -452,9 +452,10 @@ class _Work:
 
     def _copied_before(self, tables: Sequence[_Table]) -> str | None:
         """Take a backup of the tables as they are, through other connections, while nobody writes to them."""
-        if self._request.dry_run or not any(table.rows_before for table in tables):
+        losing = [table for table in tables if table.rows_mode != "add"]
+        if self._request.dry_run or not any(table.rows_before for table in losing):
             return None
-        names = [table.held.full_name for table in tables]
+        names = [table.held.full_name for table in losing]
         copy = take(self._services, kind="undo", tables=names, deadline_s=self._left_s, on_progress=self._on_progress)
         return copy.backup_id
 
