@@ -96,9 +96,10 @@ def test_rows_are_created_read_updated_and_deleted(ask: Ask) -> None:
 
 def test_the_real_files_give_the_known_metrics(ask: Ask, state: Path, challenge_data: Path) -> None:
     """1643 hires of 2021 by quarter, department and job, after the files went through the bucket."""
-    files = [str(challenge_data / f"{name}.csv") for name in ("departments", "jobs", "hired_employees")]
-    upload = [sys.executable, "-m", "local_emulator", "upload", *files, "--wait", "--state", str(state)]
-    subprocess.run(upload, cwd=ROOT, check=True, capture_output=True, timeout=120)
+    for names in (["departments", "jobs"], ["hired_employees"]):  # parents first: a row that waits is no answer yet
+        files = [str(challenge_data / f"{name}.csv") for name in names]
+        upload = [sys.executable, "-m", "local_emulator", "upload", *files, "--wait", "--state", str(state)]
+        subprocess.run(upload, cwd=ROOT, check=True, capture_output=True, timeout=120)
     assert ask("GET", "/api/employees?page_size=1", Prefer="count=exact")["count"] == 1929
 
     quarters = ask("GET", "/api/2021/quarters")["data"]

@@ -100,9 +100,10 @@ def test_a_message_that_holds_no_value_by_construction_reaches_the_operator(prin
 
 # Of each it was judged where it is raised, and with which values.
 SAFE = {
-    "AmbiguousTable", "CallerRefused", "ConstraintViolation", "DatabaseBusy", "DatabaseMisuse", "DatabaseUnavailable",
-    "DeadlineExceeded", "DictionaryError", "NotReady", "ObjectExists", "ObjectNotFound", "ServerTooOld",
-    "ServiceUnavailable", "SettingsError", "StoreRefused", "StoreUnavailable", "UnknownTable",
+    "AmbiguousTable", "BackupDamaged", "BackupDiffers", "BackupFailed", "BackupRunning", "CallerRefused",
+    "ConstraintViolation", "DatabaseBusy", "DatabaseMisuse", "DatabaseUnavailable", "DeadlineExceeded",
+    "DictionaryError", "NotReady", "NotRepresentable", "ObjectExists", "ObjectNotFound", "RestoreFailed",
+    "ServerTooOld", "ServiceUnavailable", "SettingsError", "StoreRefused", "StoreUnavailable", "UnknownTable",
 }  # fmt: skip
 
 

@@ -15,9 +15,9 @@ import pytest
 from shared import events
 from shared.errors import EventRefused, TransientError
 from tests.integration.api.conftest import Api
-from tests.integration.ingest.conftest import Dock, make_dock
+from tests.integration.ingest.conftest import Dock, buckets, make_dock
 
-__all__ = ["make_dock"]  # a fixture: the ingest function's own code
+__all__ = ["buckets", "make_dock"]  # fixtures: the ingest function's own code, and buckets for its files
 SECONDS = 8
 EMPLOYEES, PARENTS = 150, 9
 DELIVERIES = 8  # as a platform would, before an event is given up
