@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import io
 import json
-import os
-import subprocess
-import sys
-from datetime import UTC, date, datetime, time, timedelta
-from pathlib import Path
+from datetime import datetime, timedelta
+from operator import itemgetter
 from typing import Any
 from uuid import UUID
 
@@ -20,7 +17,6 @@ import polars
 import pytest
 
 from shared.avro.schema import Field, record_schema
-from shared.avro.table_in import PartToRead
 from tests.integration.avro.conftest import Bench, columns_of
 from tests.parts import part_of
 
@@ -46,6 +42,7 @@ COLUMNS = {  # name → type, and a value of n
     "span": ("interval", "n * interval '1 month 2 days 00:00:03.5'"),
     "tags": ("text[]", "array['a', null, n::text]"),
 }
+UNKNOWN_TYPE = "ignore:Unknown local-timestamp-micros, using long"
 AS_TEXT = {"doc", "span", "tags"}
 EPOCH = datetime(1970, 1, 1)
 
@@ -80,8 +77,9 @@ def selected(bench: Bench) -> list[Row]:
 
 
 def same(found: list[Row], expected: list[Row]) -> None:
-    """Equal, with the first row that is not in the failure."""
+    """Equal but for their order, with the first row that is not in the failure."""
     assert len(found) == len(expected)
+    found = sorted(found, key=itemgetter(0))  # a scan may begin in the middle of a table
     assert [pair for pair in zip(found, expected, strict=True) if pair[0] != pair[1]][:1] == []
 
 
@@ -100,19 +98,17 @@ def test_fastavro_reads_every_value(things: Bench, file: bytes) -> None:
     same(found, with_column(selected(things), "key", UUID))
 
 
+@pytest.mark.filterwarnings(UNKNOWN_TYPE)
 def test_apache_avro_reads_every_value(things: Bench, file: bytes) -> None:
-    """Every kind of column, NULL or not; a local timestamp as its microseconds, which is all it knows of it."""
+    """Every kind of column, NULL or not; a local timestamp as microseconds, a uuid as its text."""
     with avro.datafile.DataFileReader(io.BytesIO(file), avro.io.DatumReader()) as reader:
         found = [tuple(record.values()) for record in reader]
-    same(found, with_column(with_column(selected(things), "local", microseconds), "key", UUID))
+    same(found, with_column(selected(things), "local", microseconds))
 
 
 def test_polars_reads_every_value(things: Bench, file: bytes) -> None:
     """Every kind of column, NULL or not; a uuid as its text."""
     same(polars.read_avro(io.BytesIO(file)).rows(), selected(things))
-
-
-NULL_LAST = {"null last": lambda union: union[::-1]}
 
 
 def other_schema(fields: list[Field], *, reverse: bool, null_last: bool) -> dict[str, Any]:
@@ -143,6 +139,7 @@ def test_files_of_fastavro_are_read(
     assert things.differences("things", "others") == 0
 
 
+@pytest.mark.filterwarnings(UNKNOWN_TYPE)
 def test_files_of_apache_avro_are_read(things: Bench) -> None:
     """Its own writer's blocks, compressed."""
     schema = record_schema("public", "things", columns_of(things.conn, "things"))
@@ -151,13 +148,8 @@ def test_files_of_apache_avro_are_read(things: Bench) -> None:
         out, avro.io.DatumWriter(), avro.schema.parse(json.dumps(schema)), codec="deflate"
     ) as writer:
         for record in records(things):
-            writer.append(for_apache_avro(record))
+            writer.append({**record, "local": record["local"] and microseconds(record["local"])})
         writer.flush()
         content = out.getvalue()
     assert things.into("others", [part_of(content)]) == ROWS
     assert things.differences("things", "others") == 0
-
-
-def for_apache_avro(record: dict[str, Any]) -> dict[str, Any]:
-    local, key = record["local"], record["key"]
-    return {**record, "local": local and microseconds(local), "key": key and UUID(key)}
