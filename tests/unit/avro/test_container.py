@@ -1,4 +1,4 @@
-"""What is no file of ours, or no longer the one that was written, is refused, and by no other error than BackupDamaged."""
+"""What is no file of ours, or not the one that was written, is refused, and by no other error than BackupDamaged."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import io
 import itertools
 import json
 import random
+import tracemalloc
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -18,6 +19,7 @@ import pytest
 
 from shared.avro import container
 from shared.avro.container import Block, Reader, header, packed, varint
+from shared.avro.decode import Decoder
 from shared.avro.encode import Encoder
 from shared.avro.schema import Field, record_schema
 from shared.avro.table_in import PartToRead, check_part
@@ -202,6 +204,18 @@ def test_a_foreign_file_with_changed_bytes_is_refused_or_read(make: Callable[[],
         except BackupDamaged:
             outcomes.add("refused")
     assert outcomes == {"read", "refused"}
+
+
+def test_one_block_of_many_rows_among_small_ones_costs_no_memory_for_each() -> None:
+    """Foreign files may have such, and a damaged count makes one."""
+    fields = [Field("yes", "yes", "boolean", False)]
+    blocks = [Block(1, b"\1")] * 300 + [Block(200_000, bytes(200_000))]
+    tracemalloc.start()
+    try:
+        assert sum(rows for _, rows in Decoder(fields).batches(blocks)) == 200_300
+        assert tracemalloc.get_traced_memory()[1] < 100 << 20
+    finally:
+        tracemalloc.stop()
 
 
 def changes(content: bytes, chance: random.Random) -> Iterator[bytes]:
