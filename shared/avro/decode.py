@@ -32,6 +32,7 @@ from shared.copy_binary import PAD, Bytes, Data, Fixed, Ints, Mask, Var, Words, 
 BATCH_BLOCKS = 1024
 BATCH_BYTES = 20 << 20
 FEW_BLOCKS = 24  # up to so many are passed over one after the other
+MOST_PLACES = 1 << 25  # of blocks times the rows of the longest, beyond which they are so too: that takes memory
 SLICE_ROWS = 16_384
 SLICE_BYTES = 8 << 20
 
@@ -119,7 +120,7 @@ class Decoder:
 
     def _row_starts(self, source: Bytes, starts: Ints, ends: Ints, rows: Ints) -> Ints:
         """Where each row begins; every block was passed over to its exact end."""
-        if len(rows) <= FEW_BLOCKS:
+        if len(rows) <= FEW_BLOCKS or len(rows) * int(rows.max()) > MOST_PLACES:
             return self._one_by_one(source, starts, ends, rows)
         order = np.argsort(-rows, kind="stable")
         at, limits, counts = starts[order], ends[order], rows[order]

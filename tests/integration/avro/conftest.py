@@ -56,13 +56,18 @@ class Shelf:
 
 
 @pytest.fixture(scope="session")
-def backup_store() -> Iterator[ObjectStore]:
+def backup_store_url() -> Iterator[str]:
     with tempfile.TemporaryDirectory(prefix="rowdock-store-") as directory:
         server = stores.moto(Path(directory), [BUCKET])
         try:
-            yield objectstore.connect(server.url)
+            yield server.url
         finally:
             server.stop()
+
+
+@pytest.fixture(scope="session")
+def backup_store(backup_store_url: str) -> ObjectStore:
+    return objectstore.connect(backup_store_url)
 
 
 @pytest.fixture
