@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
@@ -37,6 +39,7 @@ MODES: tuple[Mode, ...] = ("replace", "merge", "new_table")
 ALL = "*"
 NEW_TABLES = "restored"  # schema of what mode new_table makes
 LOCK_WAIT_S = 10.0  # for a load of the table that is under way; a longer one is told as DatabaseBusy
+STATEMENT_BYTES = 128 << 20  # of a COPY into a live table: its triggers run while the next rows are read
 MOST_FILES = 1000  # of those loaded later, in an answer
 COMMITS_AFTER = timedelta(minutes=1)  # a load ends its history row at most so long before it commits
 # Of these nothing is taken away: a key that was revoked since stays revoked, and backups that were taken since exist.
@@ -358,11 +361,11 @@ class _Work:
         _require_fit(tables)
         keys = references.read(conn, [(table.held.schema, table.held.name) for table in tables])
         empty = [table for table in tables if table.rows_mode != "add"]
-        if self._may_be_loaded_directly(empty):
+        if self._may_be_loaded_directly(conn, empty):
             self._lock(conn, tables)
             if not any(_has_rows(conn, table.live.table) for table in empty):
                 self._raise_sequences(conn, tables)
-                self._load_directly(conn, empty)
+                self._load_directly(conn, empty, keys)
                 self._bring_in(conn, [table for table in tables if table.rows_mode == "add"], keys)
                 return [table.told(keys) for table in tables]
         self._bring_in(conn, tables, keys)
@@ -377,12 +380,24 @@ class _Work:
             _require_filled(conn, table)
         self._lock(conn, tables)
         self._raise_sequences(conn, tables)
-        for table in tables:
-            table.rows_before = _count(conn, table.live.table)
-            table.counts = find(conn, table.difference)
-        _require_parents(conn, tables, keys)
+        different = [table for table in tables if not _is_same(conn, table)]
+        with self._copying_beside(different):
+            for table in different:
+                table.counts = find(conn, table.difference)
+        _require_parents(conn, different, keys)
         if not self._request.dry_run and any(table.counts.any for table in tables):
             self._apply(conn, tables)
+
+    @contextmanager
+    def _copying_beside(self, different: Sequence[_Table]) -> Iterator[None]:
+        """Take the copy before while the difference is found, where it is known already that there is one."""
+        if self._request.dry_run or not different or not all(table.is_whole for table in different):
+            yield
+            return
+        with ThreadPoolExecutor(1, thread_name_prefix="undo") as pool:
+            copy = pool.submit(self._copied_before, different)
+            yield
+            self._undo = copy.result()
 
     def _load(self, conn: connection, table: _Table) -> None:
         """Fill the table beside the live one."""
@@ -396,19 +411,22 @@ class _Work:
         table.held = replace(held, rows=rows, checksum=own)
 
     def _apply(self, conn: connection, tables: Sequence[_Table]) -> None:
-        if any(table.rows_before for table in tables):
-            self._undo = self._copied_before(tables)
         changed = [table for table in tables if table.counts.any]
+        self._undo = self._undo or self._copied_before(changed)
         apply(conn, [table.difference for table in changed])
         for table in changed:
             if table.is_whole:
                 _require_same(conn, table)
 
-    def _load_directly(self, conn: connection, tables: Sequence[_Table]) -> None:
+    def _load_directly(self, conn: connection, tables: Sequence[_Table], keys: Sequence[references.Reference]) -> None:
         """Into the empty tables themselves, parents first: what is not as it was is rolled back all the same."""
+        to_themselves = {key.child for key in keys if key.child == key.parent}
         for table in tables:
+            relation, progress = table.live.table.relation, self._progress_of(table.held)
+            whole = (table.held.schema, table.held.name) in to_themselves
+            size = None if whole else STATEMENT_BYTES
             try:
-                loaded.load(self._services, conn, table.held, table.live.table.relation, self._progress_of(table.held))
+                loaded.load(self._services, conn, table.held, relation, progress, statement_bytes=size)
             except psycopg2.IntegrityError as error:
                 raise RestoreRefused(
                     f"{table.held.full_name}: rows of the backup break a key or a rule of the table"
@@ -417,11 +435,17 @@ class _Work:
                 ) from error
             table.counts = Counts(insert=table.held.rows)
 
-    def _may_be_loaded_directly(self, tables: Sequence[_Table]) -> bool:
-        """Whether rows may go where they belong at once: nothing is there to differ from, or to be kept."""
+    def _may_be_loaded_directly(self, conn: connection, tables: Sequence[_Table]) -> bool:
+        """Whether rows may go where they belong at once: nothing is there to differ from, or to be kept.
+
+        What is compared by its datums is read back in its order, which only a new table keeps.
+        """
         if self._request.dry_run or self._request.file is not None:
             return False
-        return all(table.rows_before == 0 and table.comparison.is_identical for table in tables)
+        return all(
+            table.rows_before == 0 and table.comparison.is_identical and loaded.is_comparable(conn, table.held)
+            for table in tables
+        )
 
     def _described(self, conn: connection, number: int, held: TableBackup) -> _Table:
         name = self.target_of(held)
@@ -451,9 +475,11 @@ class _Work:
         with conn.cursor() as cursor:
             cursor.execute(sql.SQL("lock table {} in share row exclusive mode").format(names))
 
-    def _copied_before(self, tables: Sequence[_Table]) -> str:
-        """Take a backup of the tables as they are, through other connections, while nobody writes to them."""
-        names = [table.held.full_name for table in tables if table.counts.any]
+    def _copied_before(self, tables: Sequence[_Table]) -> str | None:
+        """Take a backup of those tables that hold rows, through other connections, while nobody writes to them."""
+        names = [table.held.full_name for table in tables if table.rows_before]
+        if not names:
+            return None
         copy = take(self._services, kind="undo", tables=names, deadline_s=self._left_s, on_progress=self._on_progress)
         return copy.backup_id
 
@@ -515,10 +541,13 @@ def _has_rows(conn: connection, name: TableName) -> bool:
         return bool(cursor.fetchall()[0][0])
 
 
-def _count(conn: connection, name: TableName) -> int:
-    with conn.cursor() as cursor:
-        cursor.execute(sql.SQL("select count(*) from {}").format(name.relation))
-        return int(cursor.fetchall()[0][0])
+def _is_same(conn: connection, table: _Table) -> bool:
+    """Count the live rows; whether their checksum is that of the backup, so that there is no difference to find."""
+    table.rows_before, _ = checksum.of(conn, table.live.table.relation, ())
+    if table.rows_before != table.held.rows or not table.comparison.is_identical:
+        return False
+    fields, said = table.held.fields, table.held.checksum.value
+    return loaded.is_comparable(conn, table.held) and checksum.of(conn, table.live.table.relation, fields)[1] == said
 
 
 def _require_fit(tables: Sequence[_Table]) -> None:
@@ -565,10 +594,9 @@ def _require_parents(conn: connection, tables: Sequence[_Table], keys: Sequence[
 def _require_same(conn: connection, table: _Table) -> None:
     """Look once more, before the commit, at what the table is now."""
 
-    said, major = table.held.checksum, conn.server_version // 10000
-    fields = table.held.fields
+    said, fields = table.held.checksum, table.held.fields
     found = checksum.of(conn, table.live.table.relation, fields)
-    if (said.algorithm, said.server_major) != (checksum.ALGORITHM, major):
+    if not loaded.is_comparable(conn, table.held):
         if found != checksum.of(conn, table.difference.loaded, fields):
             raise RestoreFailed(f"{table.held.full_name}: the table is not what was loaded beside it")
     elif found != (table.held.rows, said.value):
