@@ -20,7 +20,6 @@ from shared.backups.apply import apply, raise_sequence
 from shared.backups.catalogue import LATEST, Catalogue
 from shared.backups.compare import Comparison, compare
 from shared.backups.difference import Counts, Difference, find
-from shared.backups.history import published
 from shared.backups.manifest import Checksum
 from shared.backups.restores import Restores
 from shared.backups.tables import SEQUENCES, Definition, TableName, choose, describe
@@ -209,8 +208,6 @@ def restore(
         history.failed(error)
         raise
     history.done({each.table: each.counts for each in outcome.tables}, outcome.undo_backup_id)
-    if manifest is not None:
-        published(services.database, manifest)  # of a database that was lost: its history had this backup running
     if request.mode != "new_table":
         with services.database.connection() as conn:
             outcome.roll_up_verified = not rollup.verify(conn, limit=1)
