@@ -18,7 +18,7 @@ help:                ## show this list
 
 setup: $(READY)      ## make .venv from the lock files (again only when they change)
 
-demo: $(READY)       ## drop generated files into a bucket and watch them become rows, rejects and history
+demo: $(READY)       ## drop generated files, watch them become rows, rejects and history, damage a table and restore it
 	@$(RUN) -m local_emulator.demo $(ARGS)
 
 run: $(READY)        ## start the whole system here, on port 8887, until Ctrl-C
@@ -36,7 +36,7 @@ lint: $(READY)       ## ruff (rules and layout) and mypy
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
 
-bench: $(BENCH)      ## ingest, API, backup and restore beside their references; ARGS="--rows 1000000" API_ARGS="--seconds 2" for less
+bench: $(BENCH)      ## ingest, API, backup beside their references; for less: ARGS="--rows 1000000" API_ARGS="--seconds 2"
 	@$(RUN) -m bench.ingest $(ARGS)
 	@$(RUN) -m bench.api $(API_ARGS)
 	@$(RUN) -m bench.backup $(BACKUP_ARGS)

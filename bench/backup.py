@@ -1,9 +1,9 @@
 """Backup and restore of employees by the functions themselves, beside pg_dump, pg_restore and plain fastavro.
 
-``python -m bench.backup [--rows N] [--rounds N] [--json FILE]``. The functions run under functions-framework, are
-called as the platform calls them and work as the production roles ``backup`` and ``restore``; what they read and write
-lies in the bucket. Runs alternate, a checkpoint is made before each, and each result is checked: a wrong backup or
-restore is no fast one.
+``python -m bench.backup [--rows N] [--rounds N] [--only backup|restore] [--json FILE]``. The functions run under
+functions-framework, are called as the platform calls them and work as the production roles ``backup`` and ``restore``;
+what they read and write lies in the bucket. Runs alternate, a checkpoint is made before each, and each result is
+checked: a wrong backup or restore is no fast one.
 """
 
 from __future__ import annotations
@@ -15,23 +15,21 @@ import shutil
 import signal
 import sys
 import tempfile
-import time
 from collections import defaultdict
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
 import psycopg2
 from psycopg2 import sql
 
-from bench import cold_start, processes, rig
+from bench import cold_start, rig
 from bench.backup_references import TABLE, TWIN, References
 from bench.ingest import DIFFERENT_CELLS
-from bench.processes import Ran, Usage
+from bench.processes import Ran
 from bench.report import Line, Times, as_json, as_text, faster, under
-from bench.rig import BACKUP_BUCKET, Rig
+from bench.rig import BACKUP_BUCKET, Rig, Run, middle, peaks
 from local_emulator import database, samples
 from local_emulator.samples import Plan
 from shared.avro.schema import Field
@@ -60,16 +58,6 @@ WORK = {  # what → function, which is also its role's name, and path
     "restore, empty": ("restore", "/"),
     "restore, 1 % damaged": ("restore", "/"),
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """One backup or restore: wall time in seconds, and what each side used for it."""
-
-    seconds: float
-    function: Usage
-    backend: Usage
-    store: Usage
 
 
 class Bench:
@@ -124,23 +112,16 @@ class Bench:
         self.rig.query(f"vacuum {TABLE}")
 
     def _restore(self, what: str) -> None:
-        self._timed(what, {"table": TABLE, "backup": self._backup_id, "mode": "replace", "confirm": True}, counts=True)
+        self._timed(what, {"table": TABLE, "backup": self._backup_id, "mode": "replace", "confirm": TABLE}, counts=True)
         self._check(database.DATABASE, what)
 
     def _timed(self, what: str, body: object, counts: bool) -> None:
-        on, (role, path) = self.rig, WORK[what]
-        on.checkpoint()
-        backends, store = on.backend_pids(role), processes.group(on.store_server.child.pid)
-        processes.forget_peaks([*on.function_pids(role), *backends])
-        before = [processes.usage(pids) for pids in (on.function_pids(role), backends, store)]
-        started = time.perf_counter()
-        on.post(role, path, {"Content-Type": "application/json"}, json.dumps(body).encode(), 200)
-        seconds = time.perf_counter() - started
-        after = [processes.usage(pids) for pids in (on.function_pids(role), on.backend_pids(role), store)]
-        used = [Usage(b.cpu_s - a.cpu_s, b.peak_mb) for a, b in zip(before, after, strict=True)]
+        function, path = WORK[what]
+        text, headers = json.dumps(body).encode(), {"Content-Type": "application/json"}
+        run = self.rig.measured(function, lambda: self.rig.post(function, path, headers, text, 200))
         if counts:
-            self.runs[what].append(Run(seconds, *used))
-            self._note(what, seconds)
+            self.runs[what].append(run)
+            self._note(what, run.seconds)
 
     # --- Beside it
 
@@ -166,16 +147,17 @@ class Bench:
         self.programs[what].append(ran)
         self._note(what, ran.seconds)
 
-    def alternate(self, rounds: int) -> None:
+    def alternate(self, rounds: int, only: str | None) -> None:
         """Everything in turn, every other round in reverse order; a first backup warms the function up."""
         self.take(counts=False)
-        self.pg_dump()
-        self.times.pop("pg_dump")
-        steps: list[Callable[[], None]] = [
-            self.take, self.pg_dump, self.fastavro, self.restore_empty, self.pg_restore, self.restore_damaged
-        ]  # fmt: skip
+        self.references.pg_dump()
+        steps: dict[str, list[Callable[[], None]]] = {
+            "backup": [self.take, self.pg_dump, self.fastavro],
+            "restore": [self.restore_empty, self.pg_restore, self.restore_damaged],
+        }
+        wanted = [step for part, some in steps.items() if only in (None, part) for step in some]
         for number in range(rounds):
-            for step in steps if number % 2 == 0 else reversed(steps):
+            for step in wanted if number % 2 == 0 else reversed(wanted):
                 step()
 
     def _note(self, what: str, seconds: float) -> None:
@@ -216,7 +198,7 @@ def lines(bench: Bench) -> list[Line]:
     size = f"{stored / 1e6:.1f} MB in {len(bench.backup.parts)} parts"
     found.append(Line("size", size, f"{bench.references.dump.stat().st_size / 1e6:.1f} MB  pg_dump -Fc"))
     for what, runs in bench.runs.items():
-        function, backend = max(r.function.peak_mb for r in runs), max(r.backend.peak_mb for r in runs)
+        function, backend = peaks(runs)
         shown = f"function {function:.0f} MB, database backend {backend:.0f} MB"
         found.append(under(f"peak RSS, {what}", function, 300, "MB", shown))
     for what, programs in bench.programs.items():
@@ -226,12 +208,7 @@ def lines(bench: Bench) -> list[Line]:
 
 def shares(bench: Bench) -> list[str]:
     """Whose time it is: processor seconds of each side in the middle run of each kind, against the wall clock."""
-    found = []
-    for what, runs in bench.runs.items():
-        run = sorted(runs, key=lambda each: each.seconds)[len(runs) // 2]
-        parts = (("function", run.function), ("PostgreSQL", run.backend), ("object store", run.store))
-        text = ", ".join(f"{name} {used.cpu_s:.2f} s" for name, used in parts)
-        found.append(f"{what}: {run.seconds:.2f} s on the clock; processor time {text}")
+    found = [f"{what}: {middle(runs)}" for what, runs in bench.runs.items()]
     for what, programs in bench.programs.items():
         cpu_s = median(ran.cpu_s for ran in programs)
         found.append(
@@ -245,6 +222,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.backup", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--rows", type=int, default=5_000_000, help="rows of the table (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="runs of each kind (default: %(default)s)")
+    parser.add_argument("--only", choices=("backup", "restore"), help="measure the one alone")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as JSON too")
     options = parser.parse_args(arguments)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the gigabytes in the folder go, too
@@ -257,7 +235,7 @@ def main(arguments: list[str] | None = None) -> int:
         functions = {name: {"DEADLINE_S": DEADLINE_S} for name in ("backup", "restore")}
         with rig.running(folder, lambda text: print(f"  {text}", file=sys.stderr, flush=True), functions) as on:
             bench = Bench(on, folder, options.rows)
-            bench.alternate(options.rounds)
+            bench.alternate(options.rounds, options.only)
             settings, store = on.settings(), on.store_server.kind
             table = lines(bench)
     where = f"{os.cpu_count()} cores, {store}, load average {busy:.2f} before, "

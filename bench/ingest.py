@@ -17,15 +17,14 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
-from bench import cold_start, processes, rig
-from bench.processes import Usage
+from bench import cold_start, rig
 from bench.references import References
 from bench.report import Line, Times, as_json, as_text, faster, under
-from bench.rig import BUCKET, Rig
+from bench.rig import BUCKET, Rig, Run, middle, peaks
 from local_emulator import samples
 from local_emulator.samples import REJECTED_KINDS, Expected, Plan, spread
 from shared import events
@@ -61,16 +60,6 @@ from ingest_status.ingest_status order by id desc limit 1
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
-    """One load: wall time in seconds, and what each side used for it."""
-
-    seconds: float
-    function: Usage
-    backend: Usage
-    store: Usage
-
-
 class Bench:
     """The pieces of work, on one rig."""
 
@@ -103,22 +92,12 @@ class Bench:
 
     def ours(self, kind: str, *, counts: bool = True) -> None:
         """Load the file of ``kind`` by an event into empty tables, check the result; keep its time if it counts."""
-        on = self.rig
-        on.query(EMPTY)
-        on.checkpoint()
-        functions, stores = on.function_pids(), processes.group(on.store_server.child.pid)
-        backends = on.backend_pids()
-        processes.forget_peaks([*functions, *backends])
-        before = [processes.usage(pids) for pids in (functions, backends, stores)]
-        started = time.perf_counter()
-        on.deliver(f"employees {kind}.csv")
-        seconds = time.perf_counter() - started
-        after = [processes.usage(pids) for pids in (on.function_pids(), on.backend_pids(), stores)]
-        used = [Usage(b.cpu_s - a.cpu_s, b.peak_mb) for a, b in zip(before, after, strict=True)]
+        self.rig.query(EMPTY)
+        run = self.rig.measured("ingest", lambda: self.rig.deliver(f"employees {kind}.csv"))
         self.check(self.expected[kind])
         if counts:
-            self.runs[kind].append(Run(seconds, *used))
-            self.note(f"ours, {kind}", seconds)
+            self.runs[kind].append(run)
+            self.note(f"ours, {kind}", run.seconds)
 
     def check(self, expected: Expected) -> None:
         """The load did what the generator says, and the roll-up is a recount.
@@ -235,19 +214,13 @@ def lines(bench: Bench) -> list[Line]:
 
 
 def _peak(kind: str, runs: list[Run]) -> Line:
-    function, backend = max(r.function.peak_mb for r in runs), max(r.backend.peak_mb for r in runs)
+    function, backend = peaks(runs)
     return Line(f"peak RSS, {kind}", f"function {function:.0f} MB", f"database backend {backend:.0f} MB")
 
 
 def shares(bench: Bench) -> list[str]:
     """Whose time it is: processor seconds of each side in the middle run of each kind, against the wall clock."""
-    found = []
-    for kind, runs in bench.runs.items():
-        run = sorted(runs, key=lambda each: each.seconds)[len(runs) // 2]
-        total = run.function.cpu_s + run.backend.cpu_s + run.store.cpu_s
-        parts = (("function", run.function), ("PostgreSQL", run.backend), ("object store", run.store))
-        text = ", ".join(f"{name} {used.cpu_s:.2f} s ({used.cpu_s / total:.0%})" for name, used in parts)
-        found.append(f"{kind}: {run.seconds:.2f} s on the clock; processor time {text}")
+    found = [f"{kind}: {middle(runs)}" for kind, runs in bench.runs.items()]
     for name, kind in (("limit", "employees_limit"), ("native", "employees_native")):
         cpu_s = median(bench.references.server_cpu_s[kind])
         found.append(f"{name}: {bench.times[name].median:.2f} s on the clock; processor time PostgreSQL {cpu_s:.2f} s")

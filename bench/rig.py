@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from http.client import HTTPConnection
@@ -14,6 +14,7 @@ from typing import Any
 import psycopg2
 
 from bench import processes
+from bench.processes import Usage
 from local_emulator import database, manifest, stores
 from local_emulator.functions import FunctionServer, Surroundings
 from local_emulator.postgresql import PostgresServer
@@ -31,6 +32,33 @@ PRINTED_SETTINGS = (
     "server_version", "shared_buffers", "max_wal_size", "work_mem", "fsync", "synchronous_commit",
     "full_page_writes", "wal_level",
 )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One call of a function: wall time in seconds, and what each side used for it."""
+
+    seconds: float
+    function: Usage
+    backend: Usage
+    store: Usage
+
+    def __str__(self) -> str:
+        """Processor seconds of each side, against the wall clock."""
+        total = self.function.cpu_s + self.backend.cpu_s + self.store.cpu_s
+        parts = (("function", self.function), ("PostgreSQL", self.backend), ("object store", self.store))
+        text = ", ".join(f"{name} {used.cpu_s:.2f} s ({used.cpu_s / total:.0%})" for name, used in parts)
+        return f"{self.seconds:.2f} s on the clock; processor time {text}"
+
+
+def middle(runs: Sequence[Run]) -> Run:
+    """The run whose time is the middle one."""
+    return sorted(runs, key=lambda run: run.seconds)[len(runs) // 2]
+
+
+def peaks(runs: Sequence[Run]) -> tuple[float, float]:
+    """The most memory that a function's process and one of the server's had in any run, in 10^6 bytes."""
+    return max(run.function.peak_mb for run in runs), max(run.backend.peak_mb for run in runs)
 
 
 @dataclass(slots=True)
@@ -92,14 +120,28 @@ class Rig:
             raise RuntimeError(f"the function {name} answered {response.status}: {answer.decode()}\n{tail}")
         return answer
 
-    def function_pids(self, name: str = "ingest") -> list[int]:
+    def function_pids(self, name: str) -> list[int]:
         """The function's processes: gunicorn's master and its worker."""
         child = self.functions[name].child
         return processes.group(child.pid) if child else []
 
-    def backend_pids(self, login: str = "ingest") -> list[int]:
+    def backend_pids(self, login: str) -> list[int]:
         """The server's processes that work for ``login``."""
         return [pid for (pid,) in self.query("select pid from pg_stat_activity where usename = %s", login)]
+
+    def measured(self, name: str, work: Callable[[], object]) -> Run:
+        """What ``work`` takes, which calls the function ``name``, after a checkpoint."""
+        self.checkpoint()
+        store = processes.group(self.store_server.child.pid)
+        backends = self.backend_pids(name)
+        processes.forget_peaks([*self.function_pids(name), *backends])
+        before = [processes.usage(pids) for pids in (self.function_pids(name), backends, store)]
+        started = time.perf_counter()
+        work()
+        seconds = time.perf_counter() - started
+        after = [processes.usage(pids) for pids in (self.function_pids(name), self.backend_pids(name), store)]
+        function, backend, stored = (Usage(b.cpu_s - a.cpu_s, b.peak_mb) for a, b in zip(before, after, strict=True))
+        return Run(seconds, function, backend, stored)
 
     def checkpoint(self) -> None:
         """Leave no dirty page of the run before to the next one."""

@@ -7,16 +7,18 @@ state folder is taken; 130 and 143 ended by a signal; of ``exec``, its command's
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Callable, Sequence
-from itertools import pairwise
+from datetime import datetime
 from pathlib import Path
 
 from local_emulator import lifecycle, looking, upload
 from local_emulator.lifecycle import CommandFailed, Passed
-from local_emulator.state import DEFAULT_FOLDER
+from local_emulator.state import DEFAULT_FOLDER, FolderRefused
 
 OPERATOR_COMMANDS = (
+    "api-keys",
     "migrate",
     "check",
     "keys",
@@ -25,10 +27,14 @@ OPERATOR_COMMANDS = (
     "rejects",
     "reconcile",
     "backup",
+    "backups",
     "verify",
     "restore",
+    "drill",
+    "expire",
     "rollup",
 )
+STORES = ("auto", "minio", "seaweedfs", "moto")
 STATES_OF_ROWS = frozenset(
     {"loaded", "rolled_back", "refused", "superseded", "ignored", "open", "closed", "pending", "all"}
 )
@@ -40,26 +46,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
     folder, rest = _without_folder(given)
     try:
         if rest and rest[0] in OPERATOR_COMMANDS:
-            return lifecycle.execute(folder, [sys.executable, "-m", "shared.cli", *_completed(rest)])
+            return lifecycle.execute(folder or DEFAULT_FOLDER, [sys.executable, "-m", "shared.cli", *_completed(rest)])
         parsed = _parser().parse_args(rest)
-        parsed.state = folder
+        parsed.state = folder or parsed.state
         run: Callable[[argparse.Namespace], int] = parsed.run
         return run(parsed)
     except CommandFailed as error:
         print(f"local_emulator: {error}", file=sys.stderr)
         return error.status
+    except FolderRefused as error:
+        print(f"local_emulator: {error}", file=sys.stderr)
+        return lifecycle.TAKEN
     except BrokenPipeError:
         return 1
 
 
-def _without_folder(words: list[str]) -> tuple[Path, list[str]]:
+def _without_folder(words: list[str]) -> tuple[Path | None, list[str]]:
     """Take our own ``--state DIR`` out of an operator's command, some of which have a ``--state`` too: one of rows."""
-    for index, (word, value) in enumerate(pairwise(words)):
-        if word == "--":
-            break
-        if word == "--state" and value not in STATES_OF_ROWS:
-            return Path(value), words[:index] + words[index + 2 :]
-    return DEFAULT_FOLDER, words
+    end = words.index("--") if "--" in words else len(words)
+    folder, kept, index = None, list[str](), 0
+    while index < end:
+        option, equals, value = words[index].partition("=")
+        if not equals:
+            value = words[index + 1] if index + 1 < end else ""
+        if option == "--state" and value and value not in STATES_OF_ROWS:
+            folder = Path(value)
+            index += 1 if equals else 2
+        else:
+            kept.append(words[index])
+            index += 1
+    return folder, kept + words[end:]
 
 
 def _completed(words: list[str]) -> list[str]:
@@ -68,10 +84,48 @@ def _completed(words: list[str]) -> list[str]:
     return ["rejects", "ls", *words[1:]] if bare else words
 
 
+def _folder(text: str) -> Path:
+    if not text:
+        raise argparse.ArgumentTypeError("takes a folder; the text is empty")
+    return Path(text)
+
+
+def _port(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text) < 65536):
+        raise argparse.ArgumentTypeError(f"takes a number from 0 to 65535, not {text!r}")
+    return int(text)
+
+
+def _positive(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"takes a number above 0, not {text!r}")
+    return number
+
+
+def _storage(text: str) -> str:
+    if text not in STORES and "://" not in text:
+        raise argparse.ArgumentTypeError(f"takes {', '.join(STORES)} or a store's URL, not {text!r}")
+    return text
+
+
+def _db(text: str) -> str:
+    if text != "auto" and not text.startswith(("postgresql://", "postgres://")):
+        raise argparse.ArgumentTypeError("takes auto or a URL such as postgresql://OWNER:PASSWORD@HOST/DATABASE")
+    return text
+
+
 def _common() -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     common.add_argument(
-        "--state", type=Path, default=DEFAULT_FOLDER, metavar="DIR", help="folder that keeps everything (%(default)s)"
+        "--state",
+        type=_folder,
+        default=DEFAULT_FOLDER,
+        metavar="DIR",
+        help="folder that keeps everything (%(default)s)",
     )
     return common
 
@@ -92,22 +146,24 @@ def _parser() -> argparse.ArgumentParser:
     run.set_defaults(run=lambda given: lifecycle.execute(given.state, _without_dashes(given.argv)))
     _add_upload(commands.add_parser("upload", parents=common, help="put files into the bucket"))
     _add_listings(commands, common)
+    for name in OPERATOR_COMMANDS:  # main passes them on; here they are for the message on a misspelt command
+        commands.add_parser(name)
     return parser
 
 
 def _add_up(up: argparse.ArgumentParser) -> None:
     up.add_argument("--detach", action="store_true", help="return when it is ready; it runs on")
     up.add_argument("--fresh", action="store_true", help="forget all that --state keeps")
-    up.add_argument("--port", type=int, default=8887, help="of the gateway; 0 for any that is free (%(default)s)")
-    up.add_argument("--storage", default="auto", metavar="auto|minio|seaweedfs|moto|URL", help="(%(default)s)")
+    up.add_argument("--port", type=_port, default=8887, help="of the gateway; 0 for any that is free (%(default)s)")
+    up.add_argument("--storage", type=_storage, default="auto", metavar=f"{'|'.join(STORES)}|URL", help="(%(default)s)")
     up.add_argument(
-        "--db", default="auto", metavar="auto|URL", help="URL of a database that its role owns (%(default)s)"
+        "--db", type=_db, default="auto", metavar="auto|URL", help="URL of a database that its role owns (%(default)s)"
     )
     up.add_argument(
-        "--time-scale", type=float, default=0.1, metavar="X", help="pauses before retries times X (%(default)s)"
+        "--time-scale", type=_positive, default=0.1, metavar="X", help="pauses before retries times X (%(default)s)"
     )
-    up.add_argument("--api-keys", action="store_true", help="the API asks for keys (exec -- rowdock api-keys new NAME)")
-    up.add_argument("--listing", type=float, metavar="S", help="seconds between two listings of the bucket")
+    up.add_argument("--api-keys", action="store_true", help="the API asks for keys (api-keys new NAME)")
+    up.add_argument("--listing", type=_positive, metavar="S", help="seconds between two listings of the bucket")
     up.add_argument("--deploy", type=Path, default=Path("deploy.yaml"), metavar="FILE", help="(%(default)s)")
     up.set_defaults(run=_up)
 
@@ -162,9 +218,18 @@ def _add_listings(
     dead_replay = dead.add_parser("replay", parents=parents)
     dead_replay.add_argument("delivery", type=int, nargs="?", help="all of them when it is not given")
     dead_replay.set_defaults(run=looking.replay)
-    run = commands.add_parser("run", parents=common, help="make a scheduled call now")
-    run.add_argument("schedule")
+    run = commands.add_parser("run", parents=parents, help="make a scheduled call now, and wait for its end")
+    run.add_argument("schedule", help="its name in deploy.yaml, or what only its name begins with: backup, verify")
+    run.add_argument("--at", type=instant, metavar="T", help="as the call of this instant, such as 2026-11-25T03:15Z")
     run.set_defaults(run=looking.run_schedule)
+
+
+def instant(text: str) -> datetime:
+    """Read an instant with its zone; raises ValueError."""
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        raise ValueError("an instant needs its zone")
+    return moment
 
 
 def _without_dashes(argv: list[str]) -> list[str]:

@@ -42,10 +42,11 @@ async def _until(moment: datetime.datetime) -> None:
 
 def call_now(
     schedule: Schedule, deliveries: Deliveries, say: Callable[[str, str], None], moment: datetime.datetime
-) -> None:
-    """Make the call of ``moment``, unless the one before is still under way."""
+) -> int | None:
+    """Make the call of ``moment``; returns its delivery, None if the one before is still under way."""
     if deliveries.queue.unfinished(schedule.name):
         say("schedule", f"{schedule.name}: the call before is still under way; this one is left out")
-        return
-    deliveries.call(schedule, ping(schedule, moment))
-    deliveries.queue.ran(schedule.name, moment.timestamp())
+        return None
+    delivery = deliveries.call(schedule, ping(schedule, moment))
+    deliveries.queue.ran(schedule.name, datetime.datetime.now(datetime.UTC).timestamp())
+    return delivery

@@ -51,10 +51,14 @@ class Deliveries:
         self.wake(function for _, function in routes)
         return new
 
-    def call(self, schedule: Schedule, event: Event) -> None:
-        """Store a scheduled call and set out to make it."""
-        self.queue.put(event, [(schedule.name, schedule.function)])
+    def call(self, schedule: Schedule, event: Event) -> int:
+        """Store a scheduled call and set out to make it, once more if it was made before; returns its delivery."""
+        new = self.queue.put(event, [(schedule.name, schedule.function)])
+        delivery = self.queue.delivery_of(event, schedule.name)
+        if not new:
+            self.queue.replay(delivery)
         self.wake([schedule.function])
+        return delivery
 
     def wake(self, functions: Iterable[str] | None = None) -> None:
         """Look into the queue again for ``functions`` (all of them when None)."""
@@ -97,12 +101,12 @@ class Deliveries:
 
     async def _deliver(self, upstream: Upstream, delivery: int, name: str, attempt: int, event: Event) -> None:
         began = time.monotonic()
-        status, error = await self._post(upstream, name, event)
+        status, answer = await self._post(upstream, name, event)
         if status is not None and 200 <= status < 300:
-            self.queue.done(delivery, status)
+            self.queue.done(delivery, status, answer)
             outcome = str(status)
         else:
-            outcome = f"{status or 'no answer'}  {self._failed(delivery, name, attempt, status, error)}"
+            outcome = f"{status or 'no answer'}  {self._failed(delivery, name, attempt, status, answer)}"
         took_ms = (time.monotonic() - began) * 1000
         what = event.subject or event.type
         self.say(upstream.name, f"{took_ms:.0f} ms  {outcome}  {what}  delivery {delivery}, attempt {attempt}")

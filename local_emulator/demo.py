@@ -1,4 +1,4 @@
-"""``make demo``: files dropped into a bucket become rows, rejects and history, and every number is the expected one.
+"""``make demo``: files become rows, rejects and history; a damaged table comes back; every number is the expected one.
 
 Everything is fresh, on free ports, in a folder that is thrown away; nothing it started outlives it. Exit status 0 only
 if each count is what the generator of the files says.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import shlex
 import signal
 import subprocess
 import sys
@@ -35,6 +36,7 @@ POLL_S = 0.05
 FIRST_MENDED_ID = 900_000_000  # where no sample reaches: a row whose id was taken gets one from here on
 NUMBERS = ("read", "loaded", "unchanged", "rejected", "pending")
 FINGERPRINT = "select sum(hashtextextended(e::text || e.xmin, 0)) from hired_employees.hired_employees e"
+CONTENT = "select count(*) || ' rows, ' || sum(hashtextextended(e::text, 0)) from hired_employees.hired_employees e"
 OPEN = "select count(*) from ingest_status.rejects r where load_id = %s and closed_as is null"
 
 
@@ -57,6 +59,17 @@ BATCH_ERRORS = [
     ("/employees/1/employee_name", "employee_name.missing"),
     ("/employees/1/hired_date", "hired_date.no_time"),
 ]
+# What somebody does to the table by mistake, and how many rows it is.
+DAMAGE = """
+    delete from hired_employees.hired_employees where id % 10 = 3;
+    update hired_employees.hired_employees
+    set employee_name = 'Overwritten', hired_date = hired_date + interval '100 days' where id % 10 = 7
+"""
+DAMAGED = """
+    select array[count(*) filter (where id % 10 = 3), count(*) filter (where id % 10 = 7)]
+    from hired_employees.hired_employees
+"""
+ADDED = {"id": 910_000_003, "employee_name": "Nobody Knows", "hired_date": "2021-08-01T08:00:00Z"}
 # What the API reads from roll-ups, counted from the rows.
 BUSIEST_YEAR = """
     select extract(year from hired_date at time zone 'UTC')::int from hired_employees.hired_employees
@@ -133,6 +146,7 @@ class Demo:
             self._mend()
             self._same_again()
             self._over_http()
+            self._restore(self._back_up())
             self._look_over()
         self._say("\n" + table(self._drops))
 
@@ -212,6 +226,42 @@ class Demo:
         shown = " / ".join(f"{number:,}" for number in hired)
         self._say(f"   hired in {year}, by quarter: {shown}; {len(above)} departments above the mean")
 
+    def _back_up(self) -> str:
+        self._say("\n6. A backup, called as its schedule calls it, and verified down to each row")
+        ran = json.loads(self._command("run", "backup", "--json"))["answer"]["data"]
+        rows = {table["table"]: table["rows"] for table in ran["tables"]}
+        self._expect("employees in the backup", rows["hired_employees"], self._rows("hired_employees"))
+        looked_at = json.loads(self._command("run", "verify", "--json"))["answer"]["data"]
+        found = [(look["backup_id"], look["ok"]) for look in looked_at]
+        self._expect("the verification", found, [(ran["backup_id"], True)])
+        self._say(f"   {ran['backup_id']}: {ran['rows']:,} rows of {len(rows)} tables in {ran['bytes']:,} bytes")
+        return str(ran["backup_id"])
+
+    def _restore(self, backup_id: str) -> None:
+        self._say("\n7. The table is damaged: rows are deleted and changed, in psql and over HTTP")
+        year, content = self._value(BUSIEST_YEAR), self._value(CONTENT)
+        deleted, changed = self._value(DAMAGED)
+        _, metrics = self._ask("GET", f"/api/{year}/quarters")
+        self._command("exec", "--", "psql", "-q", "-c", DAMAGE)
+        row = {**BATCH["employees"][0], **ADDED}
+        self._expect("the row that nobody knows", self._ask("POST", "/api/employees", {"data": [row]})[0], 201)
+        damaged = self._value(CONTENT)
+        self._expect("damage to the table", damaged != content, True)
+
+        self._say("   What a restore would do, and then that restore:")
+        wanted = {"inserted": deleted, "updated": changed, "deleted": 1}
+        for option in ("--dry-run", "--yes"):
+            answer = self._command("restore", "hired_employees", "--backup", backup_id, option, "--json")
+            (table,) = json.loads(answer)["tables"]
+            self._expect(f"restore {option}", {name: table[name] for name in wanted}, wanted)
+            left = damaged if option == "--dry-run" else content
+            self._expect(f"the table after restore {option}", self._value(CONTENT), left)
+        self._say(f"   {deleted:,} rows are back, {changed:,} as they were, 1 is gone: {self._value(CONTENT)}")
+        self._expect("metrics after the restore", self._ask("GET", f"/api/{year}/quarters")[1], metrics)
+        hired = [sum(row[quarter] for row in metrics["data"]) for quarter in ("Q1", "Q2", "Q3", "Q4")]
+        self._expect(f"hires of {year} by quarter, counted", self._value(HIRED_BY_QUARTER, year), hired)
+        self._command("verify", backup_id)
+
     def _ask(self, method: str, path: str, body: object = None) -> tuple[int, Any]:
         """Call the API as any client would; returns the status and the answer's JSON."""
         self._say(f"   $ curl {'' if method == 'GET' else f'-X {method} '}localhost{path}")
@@ -221,7 +271,7 @@ class Demo:
         return status, json.loads(answer)
 
     def _look_over(self) -> None:
-        self._say("\n6. Keys and roll-ups are counted again")
+        self._say("\n8. Keys and roll-ups are counted again")
         self._command("check")
         self._command("rollup", "verify")
 
@@ -236,8 +286,8 @@ class Demo:
 
     def _command(self, *arguments: str) -> str:
         """Run one of the emulator's commands, as its user would, and return what it prints."""
-        shown = [argument.removeprefix(f"{self._files}/") for argument in arguments]
-        self._say(f"   $ python -m local_emulator {' '.join(shown)}")
+        shown = [" ".join(argument.removeprefix(f"{self._files}/").split()) for argument in arguments]
+        self._say(f"   $ python -m local_emulator {shlex.join(shown)}")
         done = subprocess.run(
             [sys.executable, "-m", "local_emulator", arguments[0], "--state", self._state, *arguments[1:]],
             cwd=ROOT,
@@ -271,7 +321,7 @@ class Demo:
 
     def _value(self, statement: str, *values: object) -> Any:
         with self._conn.cursor() as cursor:
-            cursor.execute(statement, values)
+            cursor.execute(statement, values or None)
             row = cursor.fetchone()
             return row[0] if row else None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import errno
 import os
 import re
 import sys
@@ -28,12 +29,13 @@ from local_emulator.state import Running, StateFolder, listen, port_holder
 from local_emulator.stores import StoreServer, Webhook
 from local_emulator.terminal import Terminal
 from local_emulator.watch import BucketWatch
-from shared import objectstore
+from shared import objectstore, postgres
 from shared.errors import RowdockError
 
 T = TypeVar("T")
 TRIGGER = "trigger@rowdock.emulator"
 OPERATOR = "operator@rowdock.emulator"
+ASKED_BY_OPERATORS = ("backup", "restore")  # as roles/run.invoker of a person lets them in production
 LISTING_INTERVAL_S = {"minio": 5.0, "seaweedfs": 5.0, "moto": 2.0, "url": 2.0}
 SUPERVISION_S = 0.5
 
@@ -47,7 +49,7 @@ class PartFailed(Exception):
 
 
 class PortTaken(Exception):
-    """The gateway's port is taken; the message says by whom."""
+    """The gateway's port is taken, and the message says by whom; or the system does not give it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,16 +102,17 @@ class Emulator:
 
         Raises:
             StateHeld: another emulator uses the folder.
-            PortTaken: something else listens on the gateway's port.
+            FolderRefused: the folder cannot keep the state, or holds what --fresh must not remove.
+            PortTaken: something else listens on the gateway's port, or the system does not give it.
             PartFailed: a part did not become ready.
         """
         self._state.hold(fresh=self.options.fresh)
         self._stack.callback(self._state.release)
+        queue = EventQueue(self._state.queue)
+        self._stack.callback(queue.close)  # after the gateway: what functions send while they end is kept
         await self._open_gateway()
         self.bucket, self.backup_bucket = self._buckets()
         self._stack.push_async_callback(self._stop_parts)
-        queue = EventQueue(self._state.queue)
-        self._stack.callback(queue.close)
         queue.forget_old()
         if again := queue.recover():
             self.say("queue", f"{again} deliveries were under way when the emulator ended; they are made again")
@@ -130,6 +133,8 @@ class Emulator:
         try:
             listener = listen(self.options.port)
         except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise PortTaken(f"port {self.options.port} cannot be had ({error.strerror}); give --port") from error
             holder = port_holder(self.options.port)
             raise PortTaken(f"port {self.options.port} is taken by {holder}; end it, or give --port") from error
         self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
@@ -216,7 +221,9 @@ class Emulator:
     async def _part(self, name: str, start: Callable[[], T]) -> T:
         try:
             return await asyncio.to_thread(start)
-        except (ChildFailed, RowdockError, RuntimeError, OSError) as error:
+        except RowdockError as error:
+            raise PartFailed(name, f"{error}{postgres.why_not_reached(error)}") from error
+        except (ChildFailed, RuntimeError, OSError) as error:
             raise PartFailed(name, str(error)) from error
         except Exception as error:
             raise PartFailed(name, f"{type(error).__name__}: {error}") from error
@@ -236,7 +243,7 @@ class Emulator:
             "CALLER_ISSUER": self._issuer.url,
             "CALLER_JWKS_URL": f"{self.url}/_identity/keys",
             "CALLER_AUDIENCE": self._audience(name),
-            "CALLER_IDENTITIES": TRIGGER,
+            "CALLER_IDENTITIES": f"{TRIGGER},{OPERATOR}" if name in ASKED_BY_OPERATORS else TRIGGER,
             "API_AUTH": "required" if self.options.api_keys else "off",
         }
 

@@ -30,7 +30,7 @@ create index if not exists deliveries_due on deliveries (due_at) where state = '
 create index if not exists deliveries_state on deliveries (state, id);
 create table if not exists attempts (
   delivery integer not null references deliveries on delete cascade, number integer not null, started_at real not null,
-  duration_s real, status integer, error text);
+  duration_s real, status integer, error text, answer text);
 create index if not exists attempts_delivery on attempts (delivery);
 create table if not exists ledger (
   bucket text not null, name text not null, version text not null, seen_at real not null,
@@ -59,6 +59,8 @@ class EventQueue:
         self._db.execute("pragma synchronous = full")  # "on disk" means that it survives the power going off
         self._db.execute("pragma foreign_keys = on")
         self._db.executescript(SCHEMA)
+        if "answer" not in {row["name"] for row in self._db.execute("pragma table_info (attempts)")}:
+            self._db.execute("alter table attempts add column answer text")  # a state folder of before
 
     def close(self) -> None:
         """Close the file; the queue cannot be used any more."""
@@ -137,9 +139,9 @@ class EventQueue:
         due_at: float | None = self._db.execute(query, (function,)).fetchone()[0]
         return due_at
 
-    def done(self, delivery: int, status: int) -> None:
-        """The function took it."""
-        self._end(delivery, "done", self._now(), status, None)
+    def done(self, delivery: int, status: int, answer: str = "") -> None:
+        """The function took it, and said ``answer``."""
+        self._end(delivery, "done", self._now(), status, None, answer)
 
     def retry(self, delivery: int, status: int | None, error: str, *, pause_s: float) -> None:
         """It failed and is due again in ``pause_s``."""
@@ -149,7 +151,9 @@ class EventQueue:
         """It failed for the last time."""
         self._end(delivery, state, self._now(), status, error)
 
-    def _end(self, delivery: int, state: str, due_at: float, status: int | None, error: str | None) -> None:
+    def _end(
+        self, delivery: int, state: str, due_at: float, status: int | None, error: str | None, answer: str = ""
+    ) -> None:
         now = self._now()
         with self._transaction():
             self._db.execute(
@@ -158,9 +162,9 @@ class EventQueue:
                 (state, due_at, status, error, None if state == "pending" else now, delivery),
             )
             self._db.execute(
-                "update attempts set duration_s = ? - started_at, status = ?, error = ? "
+                "update attempts set duration_s = ? - started_at, status = ?, error = ?, answer = ? "
                 "where delivery = ? and duration_s is null",
-                (now, status, error, delivery),
+                (now, status, error, answer, delivery),
             )
 
     # Looking and replaying
@@ -179,10 +183,17 @@ class EventQueue:
             return None
         event = self._db.execute("select event from events e join deliveries d using (seq) where d.id = ?", (delivery,))
         attempts = self._db.execute(
-            "select number, started_at, duration_s, status, error from attempts where delivery = ? order by started_at",
+            "select number, started_at, duration_s, status, error, answer from attempts where delivery = ? "
+            "order by started_at",
             (delivery,),
         )
         return dict(row) | {"event": json.loads(event.fetchone()[0]), "tries": [dict(attempt) for attempt in attempts]}
+
+    def delivery_of(self, event: Event, trigger: str) -> int:
+        """Return the delivery of a stored event by ``trigger``."""
+        query = "select d.id from deliveries d join events e using (seq) where (e.source, e.id, d.trigger) = (?, ?, ?)"
+        found: int = self._db.execute(query, (event.source, event.id, trigger)).fetchone()[0]
+        return found
 
     def replay(self, delivery: int | None = None) -> int:
         """Make one delivery, or every dead one, due now with a fresh count of attempts; return how many."""

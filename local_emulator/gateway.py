@@ -20,6 +20,7 @@ HEAD_BYTES = 64 * 1024
 CHUNK_BYTES = 64 * 1024
 OWN_BODY_BYTES = 32 * 1024 * 1024  # what Cloud Run takes in one HTTP/1 request
 SMALL_BODY_BYTES = 256 * 1024  # read at once and sent in one write with its head
+KEPT_BYTES = 20_000  # of an answer, for those who look at deliveries
 IDLE_S = 1.0  # gunicorn closes an idle connection after 2 s
 QUEUEING_S = 10.0  # Cloud Run's answer to a function at its limit: wait a while, then 429
 HOP_BY_HOP = frozenset({"connection", "keep-alive", "proxy-connection", "te", "upgrade", "expect"})
@@ -142,7 +143,7 @@ class Upstream:
             self._idle.pop()[2].close()
 
     async def post(self, path: str, headers: dict[str, str], body: bytes, timeout_s: float) -> tuple[int, str]:
-        """Post ``body`` and return the status and the first 2,000 characters of the answer.
+        """Post ``body`` and return the status and the beginning of the answer, up to ``KEPT_BYTES``.
 
         Raises:
             TimeoutError: no answer within ``timeout_s``.
@@ -162,7 +163,7 @@ class Upstream:
                 self.keep(reader, writer)
             else:
                 writer.close()
-            return answer.status, text[:2000].decode("utf-8", "replace")
+            return answer.status, text[:KEPT_BYTES].decode("utf-8", "replace")
 
 
 Handler = Callable[[Request], Awaitable[Response]]

@@ -128,7 +128,7 @@ def up_detached(passed: Passed) -> int:
 
 def _spawn(passed: Passed) -> tuple[subprocess.Popen[bytes], Running]:
     folder = StateFolder(passed.state)
-    folder.path.mkdir(parents=True, exist_ok=True)
+    folder.make()
     with open(folder.log, "wb") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "local_emulator", *passed.arguments()],

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from local_emulator.event_queue import EventQueue
-from local_emulator.lifecycle import CommandFailed, require
+from local_emulator.lifecycle import POLL_S, CommandFailed, require
 from local_emulator.state import Running, StateFolder
 from shared import outbound
+from shared.errors import RowdockError, ServiceUnavailable
 
 COLUMNS = ("id", "state", "attempts", "last_status", "function", "type", "subject", "received_at")
 
@@ -22,11 +26,16 @@ def ask(running: Running, method: str, path: str, body: object = None) -> bytes:
     """Ask the running emulator, and return its answer.
 
     Raises:
-        CommandFailed: it says that it cannot; the message is its own.
+        CommandFailed: it says that it cannot, and the message is its own; or it does not answer.
     """
     headers = {"authorization": f"Bearer {running.key}", "content-type": "application/json"}
     payload = None if body is None else json.dumps(body).encode()
-    status, answer = outbound.exchange(method, running.url + path, headers=headers, body=payload, timeout_s=30.0)
+    try:
+        status, answer = outbound.exchange(method, running.url + path, headers=headers, body=payload, timeout_s=30.0)
+    except ServiceUnavailable as error:
+        raise CommandFailed(
+            f"the emulator (pid {running.pid}) does not answer; is it ending? Its log says more"
+        ) from error
     if status >= 300:
         detail = json.loads(answer).get("detail", "") if answer.startswith(b"{") else ""
         raise CommandFailed(f"the emulator answered {status}: {detail}")
@@ -34,8 +43,10 @@ def ask(running: Running, method: str, path: str, body: object = None) -> bytes:
 
 
 def status(given: argparse.Namespace) -> int:
-    """Print the parts, how many deliveries are in which state, and the schedules."""
-    found: dict[str, Any] = json.loads(ask(require(given.state), "GET", "/_emulator/status"))
+    """Print the parts, how many deliveries are in which state, the schedules and the newest verified backup."""
+    running = require(given.state)
+    found: dict[str, Any] = json.loads(ask(running, "GET", "/_emulator/status"))
+    found["newest_verified_backup"] = newest = _newest_verified(running)
     if given.json:
         print(json.dumps(found, indent=2))
         return 0
@@ -44,7 +55,26 @@ def status(given: argparse.Namespace) -> int:
     print_table(found["functions"], ("name", "alive", "pid", "url", "in_flight", "at_most", "answered"))
     print("deliveries: " + (", ".join(f"{count} {state}" for state, count in found["deliveries"].items()) or "none"))
     print_table(found["schedules"], ("name", "function", "cron", "next", "last"))
+    print("newest verified backup: " + ("none" if newest is None else f"{newest['backup']}, {newest['age']} old"))
     return 0
+
+
+def _newest_verified(running: Running) -> dict[str, Any] | None:
+    """Return id, instant and age of the newest backup that is verified and holds every table; None if there is none.
+
+    Raises:
+        CommandFailed: the store does not tell.
+    """
+    from shared import objectstore
+    from shared.backups import listing
+
+    store, bucket = objectstore.connect(running.environment["STORAGE_URL"]), running.environment["BACKUP_BUCKET"]
+    try:
+        backups = listing.listed(store, bucket, datetime.now(UTC))
+    except RowdockError as error:
+        raise CommandFailed(f"the bucket of the backups cannot be read: {error}") from error
+    newest = next((backup for backup in backups if backup["verified"] and backup.get("whole")), None)
+    return newest and {**{name: newest[name] for name in ("backup", "age")}, "at": newest["snapshot_at"].isoformat()}
 
 
 def events(given: argparse.Namespace) -> int:
@@ -81,9 +111,58 @@ def replay(given: argparse.Namespace) -> int:
 
 
 def run_schedule(given: argparse.Namespace) -> int:
-    """Make a scheduled call now."""
-    ask(require(given.state), "POST", f"/_emulator/run?name={quote(given.schedule)}")
-    return 0
+    """Make a scheduled call as if its time had come, wait for its end and print what the function answered."""
+    at = f"&at={given.at.timestamp()}" if given.at else ""
+    path = f"/_emulator/run?name={quote(given.schedule)}{at}"
+    made = json.loads(ask(require(given.state), "POST", path))
+    with closing(_queue(given)) as queue:
+        found = _ended(queue, made["delivery"], given.state)
+    last, ok = found["tries"][-1], found["state"] == "done"
+    answer = _as_json(last["answer"] or last["error"] or "")
+    outcome = {"schedule": made["schedule"], "ok": ok, "status": last["status"], "attempts": found["attempts"]}
+    if given.json:
+        print(json.dumps({**outcome, "answer": answer}))
+    else:
+        print(f"{made['schedule']}: {last['status'] or 'no answer'} after {last['duration_s']:.1f} s")
+        print("".join(f"{line}\n" for line in _lines(answer)), end="")
+    return 0 if ok else 1
+
+
+def _ended(queue: EventQueue, delivery: int, state: Path) -> dict[str, Any]:
+    """Wait until the delivery was taken or given up; an attempt that failed is told meanwhile.
+
+    Raises:
+        CommandFailed: the emulator ended meanwhile.
+    """
+    told = 1
+    while (found := queue.show(delivery) or {})["state"] in ("pending", "delivering"):
+        if found["attempts"] > told and (failed := found["tries"][-2:][0]):
+            told = found["attempts"]
+            print(f"attempt {failed['number']}: {failed['status'] or 'no answer'}; made again", file=sys.stderr)
+        if StateFolder(state).running() is None:
+            raise CommandFailed(f"the emulator ended before delivery {delivery} did; it goes on at the next start")
+        time.sleep(POLL_S)
+    return found
+
+
+def _as_json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _lines(answer: Any) -> list[str]:
+    """Return a problem's detail, or the plain values of each object that an answer has as its data."""
+    if not isinstance(answer, dict):
+        return [str(answer)] if answer else []
+    if "detail" in answer:
+        return [str(answer["detail"])]
+    data = answer.get("data", answer)
+    return [
+        "  ".join(f"{name}={value}" for name, value in item.items() if not isinstance(value, list | dict))
+        for item in (data if isinstance(data, list) else [data])
+    ]
 
 
 def _queue(given: argparse.Namespace) -> EventQueue:

@@ -107,6 +107,11 @@ class Manifest:
     triggers: tuple[Trigger, ...]
     schedules: tuple[Schedule, ...]
 
+    def schedules_called(self, name: str) -> list[Schedule]:
+        """Return the schedule of that name, or those whose names go on from it: ``backup`` is ``backup-nightly``."""
+        exact = [schedule for schedule in self.schedules if schedule.name == name]
+        return exact or [schedule for schedule in self.schedules if schedule.name.startswith(f"{name}-")]
+
 
 def load(path: Path, *, root: Path | None = None) -> Manifest:
     """Read and check ``path``; sources of functions are looked up below ``root`` (the manifest's folder when None).

@@ -146,13 +146,17 @@ class Routes:
         return Response(204)
 
     async def _run_schedule(self, request: Request) -> Response:
-        name = request.query("name")
-        schedule = next((schedule for schedule in self.manifest.schedules if schedule.name == name), None)
-        if schedule is None or self.deliveries is None:
-            known = ", ".join(schedule.name for schedule in self.manifest.schedules)
-            return problem(404, f"there is no schedule {name!r}; known: {known}")
-        clock.call_now(schedule, self.deliveries, self.say, datetime.datetime.now(datetime.UTC))
-        return Response(202)
+        """Make the call that ``name`` makes, of the moment ``at`` or of now; 202 tells its delivery."""
+        found = self.manifest.schedules_called(request.query("name"))
+        if len(found) != 1 or self.deliveries is None:
+            known = ", ".join(schedule.name for schedule in found or self.manifest.schedules)
+            return problem(404, f"there is not one schedule {request.query('name')!r}; known: {known}")
+        at, now = request.query("at"), datetime.datetime.now(datetime.UTC)
+        moment = datetime.datetime.fromtimestamp(float(at), datetime.UTC) if at else now
+        delivery = clock.call_now(found[0], self.deliveries, self.say, moment)
+        if delivery is None:
+            return problem(409, f"the call of {found[0].name} before is still under way; events ls shows it")
+        return json_response({"schedule": found[0].name, "delivery": delivery}, 202)
 
     async def _keys(self, _request: Request) -> Response:
         return Response(200, self.issuer.key_set())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -15,6 +16,10 @@ from pathlib import Path
 from typing import Any
 
 DEFAULT_FOLDER = Path(".emulator")
+OURS = frozenset({
+    "lock", "running.json", "running.draft", "emulator.log", "issuer-key.pem",
+    "queue.db", "queue.db-wal", "queue.db-shm", "run", "postgres", "minio", "seaweedfs", "moto", "fake-gcs",
+})  # fmt: skip  # one set of names reads better than 14 lines
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +48,10 @@ class StateHeld(Exception):
         self.pid = pid
 
 
+class FolderRefused(Exception):
+    """A folder cannot keep the state: it cannot be written, or is to be emptied of what no emulator put there."""
+
+
 class StateFolder:
     """The emulator's folder: database, objects, queue, key, and ``running.json`` while it runs."""
 
@@ -64,13 +73,35 @@ class StateFolder:
     def _running(self) -> Path:
         return self.path / "running.json"
 
+    def make(self) -> None:
+        """Make the folder unless it is there.
+
+        Raises:
+            FolderRefused: it cannot be made, or not be written.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise self._refused(error.strerror) from error
+        if not os.access(self.path, os.R_OK | os.W_OK | os.X_OK):
+            raise self._refused(os.strerror(errno.EACCES))
+
+    def _refused(self, why: str | None) -> FolderRefused:
+        return FolderRefused(f"{self.path} cannot keep the state ({why}); give another --state")
+
     def hold(self, *, fresh: bool) -> None:
         """Take the folder for this process, emptied if ``fresh``.
 
         Raises:
             StateHeld: another process has it.
+            FolderRefused: it cannot be written; or it is to be emptied, and somebody else's files are in it.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
+        self.make()
+        if fresh and (foreign := sorted(entry.name for entry in self.path.iterdir() if entry.name not in OURS)):
+            raise FolderRefused(
+                f"{self.path} holds {foreign[0]!r}, which no emulator put there, so that --fresh does not empty it:"
+                " give --state a folder of its own"
+            )
         self._lock_file = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o600)
         if not _locked(self._lock_file):
             holder = os.read(self._lock_file, 20).decode().strip()
@@ -103,15 +134,22 @@ class StateFolder:
             self._lock_file = None
 
     def holder(self) -> int | None:
-        """Return the process id of the emulator that holds the folder, ready or not, or None."""
-        with suppress(FileNotFoundError):
+        """Return the process id of the emulator that holds the folder, ready or not, or None.
+
+        Raises:
+            FolderRefused: it is no folder, or somebody else's.
+        """
+        try:
             file = os.open(self.path / "lock", os.O_RDWR)
-            try:
-                text = "" if _locked(file, patience_s=0.0) else os.read(file, 20).decode().strip()
-                return int(text) if text.isdigit() else None
-            finally:
-                os.close(file)
-        return None
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise self._refused(error.strerror) from error
+        try:
+            text = "" if _locked(file, patience_s=0.0) else os.read(file, 20).decode().strip()
+            return int(text) if text.isdigit() else None
+        finally:
+            os.close(file)
 
     def running(self) -> Running | None:
         """Return the emulator that runs here and is ready, or None."""

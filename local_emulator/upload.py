@@ -53,9 +53,7 @@ def run(given: argparse.Namespace) -> int:
         rows = [{"file": info.name, "bytes": info.size, "generation": info.generation} for info in uploaded]
         print(json.dumps(rows, indent=2)) if given.json else print_table(rows, ("file", "bytes", "generation"))
         return 0
-    with closing(psycopg2.connect(running.environment["DATABASE_URL"])) as conn:
-        conn.autocommit = True
-        ends = [_follow(conn, given, info, began) for info in uploaded]
+    ends = _ends(running, given, uploaded, began)
     print(json.dumps(ends, indent=2)) if given.json else print_table(ends, COLUMNS)
     return 0 if all(end["state"] == "loaded" for end in ends) else 1
 
@@ -88,6 +86,20 @@ def _create(store: ObjectStore, bucket: str, name: str, path: Path) -> ObjectInf
         while part := file.read(PART_BYTES):
             writer.write(part)
     return store.stat(bucket, name)
+
+
+def _ends(
+    running: Running, given: argparse.Namespace, uploaded: list[ObjectInfo], began: float
+) -> list[dict[str, Any]]:
+    """Follow each object to its end."""
+    url = running.environment["DATABASE_URL"]
+    try:
+        with closing(psycopg2.connect(url, application_name="rowdock-upload")) as conn:
+            conn.autocommit = True
+            return [_follow(conn, given, info, began) for info in uploaded]
+    except psycopg2.Error as error:
+        why = (str(error).splitlines() or [type(error).__name__])[0]
+        raise CommandFailed(f"history cannot be read ({why}), but the files are in the bucket: see status") from error
 
 
 def _follow(conn: connection, given: argparse.Namespace, info: ObjectInfo, began: float) -> dict[str, Any]:

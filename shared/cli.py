@@ -7,11 +7,12 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 
-from shared import settings
-from shared.commands import api_keys, ingest, schema
-from shared.errors import RowdockError
+from shared import postgres, settings
+from shared.commands import api_keys, backups, ingest, restore, schema
+from shared.errors import DatabaseMisuse, RowdockError
 
-MODULES = (schema, ingest, api_keys)
+INSUFFICIENT_PRIVILEGE = "42501"
+MODULES = (schema, ingest, backups, restore, api_keys)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -29,8 +30,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not current.database_url:
             parser.error("set DATABASE_URL, or give --database-url")
         status: int = given.run(given, current)
+    except DatabaseMisuse as error:
+        lacks_right = getattr(error.__cause__, "pgcode", None) == INSUFFICIENT_PRIVILEGE
+        remedy = "connect as a role that may do this" if lacks_right else "rowdock check says what the database lacks"
+        print(f"rowdock: {error}; {remedy}", file=sys.stderr)
+        return 1
     except RowdockError as error:
-        print(f"rowdock: {error}", file=sys.stderr)
+        print(f"rowdock: {error}{postgres.why_not_reached(error)}", file=sys.stderr)
         return 1
     except BrokenPipeError:
         return 1

@@ -52,6 +52,37 @@ def require_caller(headers: Mapping[str, str], settings: Settings) -> str:
         audience=settings.caller_audience,
         jwks_url=settings.caller_jwks_url,
     )
+    return _allowed(told, settings)
+
+
+def require_platform_caller(headers: Mapping[str, str], settings: Settings) -> str:
+    """Return the identity of a caller whose token the platform checked: one of ``settings.caller_identities``.
+
+    For a function into which the platform lets others than its triggers. Nothing is proved here: a token without its
+    signature says that the platform's check is on. Where it is off, anybody can write one.
+
+    Raises:
+        CallerRefused: no token, one that the platform did not check, or another caller.
+        SettingsError: the settings do not say who may call.
+    """
+    import jwt
+
+    if not settings.caller_identities:
+        raise SettingsError(
+            "under CALLER_AUTH=platform others may reach this path too: set CALLER_IDENTITIES, and CALLER_AUDIENCE"
+            " where the platform does not check tokens"
+        )
+    token = _token(headers)
+    if not token.endswith(STRIPPED_SIGNATURE):
+        raise CallerRefused("the platform did not check this token: set CALLER_AUDIENCE, so that it is checked here")
+    try:
+        told = jwt.decode(token, options={"verify_signature": False})
+    except (jwt.PyJWTError, ValueError) as error:
+        raise CallerRefused(f"the identity token cannot be read: {type(error).__name__}") from None
+    return _allowed(told, settings)
+
+
+def _allowed(told: Mapping[str, Any], settings: Settings) -> str:
     names = [told.get("sub"), told.get("email") if told.get("email_verified", True) is True else None]
     for identity in settings.caller_identities:
         if identity in names:
@@ -59,14 +90,22 @@ def require_caller(headers: Mapping[str, str], settings: Settings) -> str:
     raise CallerRefused("the caller is known, but is not one that may call this function")
 
 
-def _bearer(headers: Mapping[str, str]) -> str:
+def _token(headers: Mapping[str, str]) -> str:
     named = {name.lower(): value for name, value in headers.items()}
     scheme, _, token = named.get("authorization", "").strip().partition(" ")
     if scheme.lower() != "bearer" or not token.strip():
         raise CallerRefused("the call carries no identity token (Authorization: Bearer …)")
-    if token.strip().endswith(STRIPPED_SIGNATURE):
-        raise CallerRefused("the platform checked this token and took its signature away: set CALLER_AUTH=platform")
     return token.strip()
+
+
+def _bearer(headers: Mapping[str, str]) -> str:
+    token = _token(headers)
+    if token.endswith(STRIPPED_SIGNATURE):
+        raise CallerRefused(
+            "the platform checked this token and took its signature away: set CALLER_AUTH=platform, and of the api"
+            " no CALLER_AUDIENCE"
+        )
+    return token
 
 
 def claims(token: str, *, issuer: str, audience: str, jwks_url: str) -> dict[str, Any]:

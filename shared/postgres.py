@@ -75,6 +75,15 @@ def translate(error: psycopg2.Error) -> RowdockError:
     return (kind or DatabaseMisuse)(f"PostgreSQL answered SQLSTATE {sqlstate}")
 
 
+def why_not_reached(error: RowdockError) -> str:
+    """What libpq says of a server that it did not get into: host, port and reason, for the eyes of an operator alone.
+
+    Empty for all else. Other sentences of libpq may quote a misread part of a URL, be it the password.
+    """
+    said = str(error.__cause__).strip() if isinstance(error.__cause__, psycopg2.OperationalError) else ""
+    return f": {said.splitlines()[0]}" if said.startswith("connection to server at ") else ""
+
+
 def require_server(conn: Connection) -> None:
     """Close ``conn`` and raise ServerTooOld unless the server is PostgreSQL 18 or later."""
     if conn.server_version < OLDEST_SERVER:

@@ -20,6 +20,7 @@ class CuttingProxy:
         garble_at: this byte of an answer arrives wrong.
         mute: a request that has these bytes is passed on; its answer never comes.
         faults: how many of them happened.
+        round_trips: how often a client spoke again after the server had answered.
     """
 
     def __init__(self, server_port: int) -> None:
@@ -31,6 +32,7 @@ class CuttingProxy:
         self.garble_at: int | None = None
         self.mute: bytes | None = None
         self.faults = 0
+        self.round_trips = 0
 
     def __enter__(self) -> Self:
         threading.Thread(target=self._accept, daemon=True).start()
@@ -54,6 +56,7 @@ class _Line:
     def __init__(self, proxy: CuttingProxy, client: socket.socket, server: socket.socket) -> None:
         self._proxy, self._client, self._server = proxy, client, server
         self._muted = False
+        self._asking = False
         for carry in (self._carry_requests, self._carry_answers):
             threading.Thread(target=self._until_closed, args=(carry,), daemon=True).start()
 
@@ -64,6 +67,9 @@ class _Line:
 
     def _carry_requests(self) -> None:
         while data := self._client.recv(BLOCK_BYTES):
+            if not self._asking:
+                self._asking = True
+                self._proxy.round_trips += 1
             if self._proxy.mute is not None and self._proxy.mute in data:
                 self._muted, self._proxy.mute = True, None
             self._server.sendall(data)
@@ -71,6 +77,7 @@ class _Line:
     def _carry_answers(self) -> None:
         passed = 0
         while data := self._server.recv(BLOCK_BYTES):
+            self._asking = False
             if self._muted and not data.startswith(b"HTTP/1.1 100 "):
                 self._proxy.faults += 1
                 return

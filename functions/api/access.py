@@ -87,12 +87,15 @@ def require(policy: Policy, request: Request, services: Services) -> Principal:
 def _caller(request: Request, settings: Settings) -> str:
     """The platform's own identity that calls.
 
-    Under CALLER_AUTH=platform a function trusts that the platform let its triggers in alone. Into the API it may let
-    others too: where CALLER_AUDIENCE is set, the token is checked here all the same.
+    Under CALLER_AUTH=platform a function trusts that the platform let its triggers in alone. Into the API it lets
+    others too: there the token is checked here where CALLER_AUDIENCE is set, and where it is not, the token that the
+    platform checked has to be of one of CALLER_IDENTITIES.
     """
     if settings.caller_auth == "off":
         _from_loopback(request)
-    if settings.caller_auth == "platform" and settings.caller_audience:
+    if settings.caller_auth == "platform":
+        if not settings.caller_audience:
+            return identity.require_platform_caller(request.headers, settings)
         settings = replace(settings, caller_auth="oidc")
     return identity.require_caller(request.headers, settings)
 

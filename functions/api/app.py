@@ -48,6 +48,7 @@ def handle(request: Request, services: Callable[[], Services]) -> Response:
     started_s = time.perf_counter()
     with logs.canonical_line("api.request", request_id=request.id, method=request.method) as line:
         call: Call | None = None
+        ready: Services | None = None
         try:
             if trace := TRACEPARENT.match(request.headers.get("traceparent", "")):
                 line.update(trace_id=trace[1], parent_id=trace[2])
@@ -62,7 +63,7 @@ def handle(request: Request, services: Callable[[], Services]) -> Response:
                 line.update(refused_last_minute=access.failures.note())
             line.update(problem=problem.code)
             response = problems.response(problem, request.id)
-        _finish(request, response, call, time.perf_counter() - started_s)
+        _finish(request, response, call, ready, time.perf_counter() - started_s)
         line.update(status=response.status, bytes_sent=len(response.body))
         if response.chunks is not None:
             response.chunks = _cut_cleanly(response.chunks, request.id)
@@ -91,17 +92,18 @@ def _prepare(request: Request, services: Services, line: CanonicalLine) -> tuple
     if request.too_large:
         detail = f"A body may have {LONGEST_BODY} bytes. Send fewer rows at once, or drop a file in the bucket."
         raise Problem(413, "request.too_large", detail)
+    if not request.is_text:
+        raise Problem(400, "request.malformed", "Path and query are UTF-8, percent-encoded; this request's are not.")
     if request.is_cut:
         raise Problem(400, "request.malformed", "The body ended before all of it had come; nothing was done.")
     return Call(request, services, parameters, principal, line, table=route.table), route.handler
 
 
-def _finish(request: Request, response: Response, call: Call | None, took_s: float) -> None:
+def _finish(request: Request, response: Response, call: Call | None, services: Services | None, took_s: float) -> None:
     """Add the headers that every answer has."""
     database_s = call.database_s if call else 0.0
-    headers = STRICT_HEADERS | (
-        TRANSPORT_SECURITY if call and call.services.settings.environment == "production" else {}
-    )
+    is_production = services is not None and services.settings.environment == "production"
+    headers = STRICT_HEADERS | (TRANSPORT_SECURITY if is_production else {})
     for name, value in headers.items():
         response.headers.setdefault(name, value)
     response.headers["X-Request-Id"] = request.id

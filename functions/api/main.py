@@ -8,6 +8,7 @@ import uuid
 from collections import deque
 from collections.abc import Iterator
 from typing import IO
+from urllib.parse import parse_qsl
 
 import flask
 import functions_framework
@@ -60,17 +61,31 @@ def _from_flask(request: flask.Request) -> Request:
     except OSError:  # the caller went away, fell silent, or what it sent are no chunks
         is_cut = True
     request.environ["wsgi.input"] = io.BytesIO(body)  # functions-framework reads it once more
+    query = _query(request)
     return Request(
         method=request.method,
         path=request.path,
-        query=tuple(request.args.items(multi=True)),
+        query=query or (),
         headers={name.lower(): value for name, value in request.headers.items()},
         body=body,
         remote=request.remote_addr or "",
         id=given if REQUEST_ID.match(given) else uuid.uuid4().hex,
         too_large=too_large,
         is_cut=is_cut,
+        is_text=query is not None,
     )
+
+
+def _query(request: flask.Request) -> tuple[tuple[str, str], ...] | None:
+    """The pairs of the query, or None where it, or the path, is no UTF-8.
+
+    Flask leaves an escape as it is then, or puts another character in its place: either finds what nobody asked for.
+    """
+    try:
+        request.environ.get("PATH_INFO", "").encode("latin-1").decode()  # WSGI gives bytes as Latin-1 (PEP 3333)
+        return tuple(parse_qsl(request.query_string.decode(), keep_blank_values=True, errors="strict"))
+    except UnicodeDecodeError:
+        return None
 
 
 def _pieces(waiting: IO[bytes], most: int) -> Iterator[bytes]:

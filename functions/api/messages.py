@@ -33,6 +33,7 @@ class Request:
         id: names the request in the log, in the answer and in problems.
         too_large: the body was longer than ``LONGEST_BODY`` and is not here.
         is_cut: the body ended before all of it had come.
+        is_text: path and query are UTF-8; where not, the query is not here, and the path has U+FFFD in it.
     """
 
     method: str
@@ -44,6 +45,7 @@ class Request:
     id: str = ""
     too_large: bool = False
     is_cut: bool = False
+    is_text: bool = True
 
     @property
     def preferences(self) -> Mapping[str, str]:

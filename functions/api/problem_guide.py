@@ -15,7 +15,8 @@ class Guide(NamedTuple):
 GUIDE = {
     "request.malformed": Guide(
         "The body is no JSON, NDJSON or CSV in UTF-8, has another shape than the operation takes, names a member twice,"
-        " or was cut off on its way; or a header such as If-Match or Idempotency-Key cannot be read.",
+        " or was cut off on its way; or a header such as If-Match or Idempotency-Key, the path"
+        " or the query cannot be read.",
         "Mend the place that detail and errors name. Nothing was done.",
     ),
     "request.parameter": Guide(

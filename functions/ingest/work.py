@@ -11,6 +11,7 @@ from functions.ingest.reconcile import reconcile
 from functions.ingest.redrive import redrive
 from functions.ingest.sweep import sweep
 from shared import events
+from shared.dictionary import INTEGER_RANGE
 from shared.errors import EventRefused
 from shared.events import Event, ObjectFinalized
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 MIN_AGE_S = 60.0  # younger objects have an event of their own on its way
 LONGEST_AGE_S = 1e9
+LARGEST_NUMBER = INTEGER_RANGE["bigint"][1]  # of a load or a record
 
 
 def handle(services: Services, event: Event) -> dict[str, Any]:
@@ -54,10 +56,10 @@ def _load(services: Services, event: Event) -> dict[str, Any]:
 def _redrive(services: Services, event: Event) -> dict[str, Any]:
     load_id, records = event.data.get("load_id"), event.data.get("records")
     after = event.data.get("after", 0)
-    if not (_is_whole(load_id) and (records is None or _are_whole(records)) and _is_whole(after) and after >= 0):
+    if not (_is_number(load_id) and (records is None or _are_numbers(records)) and _is_number(after)):
         raise EventRefused(
             "a re-drive needs load_id, a number, and records, a list of numbers or null;"
-            " after, the record that the last one ended with, is 0 or more"
+            f" after, the record that the last one ended with, is a number too; each is 0 to {LARGEST_NUMBER}"
         )
     return redrive(services, load_id, records, after)
 
@@ -69,12 +71,12 @@ def _reconcile(services: Services, event: Event) -> dict[str, Any]:
     return reconcile(services, event.data.get("bucket") or None, min_age_s)
 
 
-def _is_whole(value: Any) -> TypeGuard[int]:
-    return isinstance(value, int) and not isinstance(value, bool)
+def _is_number(value: Any) -> TypeGuard[int]:
+    return type(value) is int and 0 <= value <= LARGEST_NUMBER
 
 
-def _are_whole(value: Any) -> TypeGuard[list[int]]:
-    return isinstance(value, list) and all(map(_is_whole, value))
+def _are_numbers(value: Any) -> TypeGuard[list[int]]:
+    return isinstance(value, list) and all(map(_is_number, value))
 
 
 def _text(data: Mapping[str, Any], name: str) -> str:

@@ -61,7 +61,8 @@ def _step(verb: str, difference: Difference) -> sql.Identifier:
 def _steps(difference: Difference) -> list[sql.Composed]:
     """Remove, change, add: each begins when the one before has ended, so that a unique value is free to be taken."""
     gone, come = ("ud", "iu") if difference.rewrite else ("d", "i")
-    change = _change(difference) if _settable(difference) and not difference.rewrite else sql.SQL("select where false")
+    changes = difference.mode != "add" and not difference.rewrite and _settable(difference)
+    change = _change(difference) if changes else sql.SQL("select where false")
     step = sql.SQL("{} as materialized ({})").format
     return [
         step(_step("removed", difference), _remove(difference, gone)),

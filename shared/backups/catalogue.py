@@ -93,7 +93,9 @@ class Catalogue:
             raise BackupDamaged(f"the manifest in the folder of {backup_id} is that of {manifest.backup_id}")
         return manifest
 
-    def choose(self, backup: str = LATEST, *, as_of: datetime | None = None, table: str | None = None) -> Manifest:
+    def choose(
+        self, backup: str = LATEST, *, as_of: datetime | None = None, table: str | None = None, whole: bool = False
+    ) -> Manifest:
         """The backup of that id; for ``latest`` the one whose snapshot is the newest, of those up to ``as_of``.
 
         Copies that a restore made to be undone are chosen by their id alone: after a restore the newest of them holds
@@ -103,6 +105,7 @@ class Catalogue:
             backup: id, or ``latest``.
             as_of: aware; the snapshot's instant is this one or earlier.
             table: dictionary key or ``schema.name`` that the backup must hold.
+            whole: of the latest only those that hold every table; one that is named may hold some.
 
         Raises:
             NoSuchBackup: none is of this id, that old, or holds the table.
@@ -112,7 +115,7 @@ class Catalogue:
         if backup != LATEST:
             return _holding(self.read(backup), table)
         listing = self.list()
-        chosen = next((m for m in listing.manifests if _may_be_chosen(m, as_of, table)), None)
+        chosen = next((m for m in listing.manifests if _may_be_chosen(m, as_of, table, whole=whole)), None)
         for unreadable in listing.unreadable:
             if _may_be_newer(unreadable, chosen, as_of):
                 raise BackupDamaged(
@@ -120,7 +123,13 @@ class Catalogue:
                     " choose another by its id"
                 )
         if chosen is None:
-            wanted = "".join([f" of {table}" if table else "", f" up to {as_of.isoformat()}" if as_of else ""])
+            wanted = "".join(
+                [
+                    f" of {table}" if table else "",
+                    " of every table" if whole else "",
+                    f" up to {as_of.isoformat()}" if as_of else "",
+                ]
+            )
             raise NoSuchBackup(f"there is no backup{wanted}; list them to see which there are")
         return chosen
 
@@ -150,8 +159,10 @@ def _age(manifest: Manifest) -> tuple[datetime, str]:
     return manifest.snapshot_at, manifest.backup_id
 
 
-def _may_be_chosen(manifest: Manifest, as_of: datetime | None, table: str | None) -> bool:
+def _may_be_chosen(manifest: Manifest, as_of: datetime | None, table: str | None, *, whole: bool) -> bool:
     if manifest.kind == "undo" or (as_of is not None and manifest.snapshot_at > as_of):
+        return False
+    if whole and not manifest.whole:
         return False
     return table is None or manifest.table(table) is not None
 

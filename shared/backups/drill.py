@@ -25,7 +25,7 @@ def drill(services: Services, which: str, *, deadline_s: float) -> Verification:
     """Verify one backup by restoring it into temporary tables, and write down what was found.
 
     Args:
-        which: its id, or ``latest``.
+        which: its id, or ``latest`` of those that hold every table.
         deadline_s: from now on.
 
     Raises:
@@ -39,7 +39,7 @@ def drill(services: Services, which: str, *, deadline_s: float) -> Verification:
     failures: list[Failure] = []
     manifest: Manifest | None = None
     try:
-        manifest = catalogue.choose(which)
+        manifest = catalogue.choose(which, whole=True)
     except NoSuchBackup:
         raise
     except BackupDamaged as error:

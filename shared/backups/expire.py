@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from shared.backups import outcomes
 from shared.backups.catalogue import Catalogue
+from shared.backups.listing import PINNED
 from shared.backups.manifest import ROOT, Manifest, folder, is_id, manifest_name
 from shared.backups.retention import Candidate, Plan, Policy, plan
 
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from shared.backups.services import Services
     from shared.objectstore import ObjectInfo
 
-PINNED = "pinned"  # an object of this name in a backup's folder keeps it; what is in it is for people
 GARBAGE_AGE = timedelta(days=1)  # far longer than any run may take: what is older belongs to none
 
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
@@ -20,6 +19,7 @@ from shared.backups.apply import apply, raise_sequence
 from shared.backups.catalogue import LATEST, Catalogue
 from shared.backups.compare import Comparison, compare
 from shared.backups.difference import Counts, Difference, find
+from shared.backups.history import published
 from shared.backups.manifest import Checksum
 from shared.backups.restores import Restores
 from shared.backups.tables import SEQUENCES, Definition, TableName, choose, describe
@@ -50,10 +50,11 @@ ADDED_TO = frozenset(
         ("backup_status", "restores"),
     }
 )
-# Names of other schemas are written in full. The hash join's work_mem is the server's: with a small one, whose batches
-# stay in a core's cache, it takes 2.1 s for 5 M rows, with one that holds a whole table 3.2 s.
+# Of the join of two large tables: in many small batches it takes 2.1 s for 5 M rows, with 64 MB or more 3.1 s (decision
+# 0008). Names of other schemas are written in full.
 SETTINGS = (
-    "set local search_path = pg_catalog; set local row_security = off; set local synchronize_seqscans = off;"
+    "set local work_mem = '4MB'; set local search_path = pg_catalog; set local row_security = off;"
+    " set local synchronize_seqscans = off;"
     " set local client_connection_check_interval = '1s'"  # who was killed holds its locks no longer than that
 )
 # Whether two rows may have to change places in a unique column, and may be written anew for that: not where keys of
@@ -77,7 +78,7 @@ class Request:
     """What is to be put back.
 
     Attributes:
-        table: any of its names, or ``*`` for every table of the backup.
+        table: any of its names, or ``*`` for every table of the backup; the latest is then one that holds all.
         backup: id, or ``latest``.
         as_of: aware; the latest backup whose snapshot is of this instant or earlier.
         mode: ``replace`` makes the table what was backed up; ``merge`` leaves rows that the backup does not have;
@@ -208,6 +209,8 @@ def restore(
         history.failed(error)
         raise
     history.done({each.table: each.counts for each in outcome.tables}, outcome.undo_backup_id)
+    if manifest is not None:
+        published(services.database, manifest)  # of a database that was lost: its history had this backup running
     if request.mode != "new_table":
         with services.database.connection() as conn:
             outcome.roll_up_verified = not rollup.verify(conn, limit=1)
@@ -222,12 +225,7 @@ def chosen(services: Services, request: Request) -> tuple[Manifest | None, list[
     """
     catalogue = Catalogue(services.store, services.bucket)
     if request.table == ALL:
-        manifest = catalogue.choose(request.backup, as_of=request.as_of)
-        if request.backup == LATEST and not manifest.whole:
-            raise RestoreRefused(
-                f"the newest backup, {manifest.backup_id}, is one of some tables alone: say its id to restore those,"
-                " or that of a whole one"
-            )
+        manifest = catalogue.choose(request.backup, as_of=request.as_of, whole=True)
         return manifest, list(manifest.tables)
     (name,) = choose(services.dictionary, [request.table])
     if request.file is not None:
@@ -377,24 +375,17 @@ class _Work:
             _require_filled(conn, table)
         self._lock(conn, tables)
         self._raise_sequences(conn, tables)
-        different = [table for table in tables if not _is_same(conn, table)]
-        with self._copying_beside(different):
-            for table in different:
-                table.counts = find(conn, table.difference)
-        _require_parents(conn, different, keys)
-        if not self._request.dry_run and any(table.counts.any for table in tables):
-            self._apply(conn, tables)
-
-    @contextmanager
-    def _copying_beside(self, different: Sequence[_Table]) -> Iterator[None]:
-        """Take the copy before while the difference is found, where it is known already that there is one."""
-        if self._request.dry_run or not different or not all(table.is_whole for table in different):
-            yield
-            return
+        differing = [table for table in tables if not _is_same(conn, table)]
         with ThreadPoolExecutor(1, thread_name_prefix="undo") as pool:
-            copy = pool.submit(self._copied_before, different)
-            yield
-            self._undo = copy.result()
+            sure = all(table.is_whole or table.rows_mode == "add" for table in differing)
+            undo = pool.submit(self._copied_before, differing) if sure else None  # beside the search for differences
+            for table in differing:
+                table.counts = find(conn, table.difference)
+            _require_parents(conn, differing, keys)
+            changed = [table for table in differing if table.counts.any]
+            if changed and not self._request.dry_run:
+                self._undo = undo.result() if undo else self._copied_before(changed)
+                self._apply(conn, changed)
 
     def _load(self, conn: connection, table: _Table) -> None:
         """Fill the table beside the live one."""
@@ -407,9 +398,7 @@ class _Work:
         own = Checksum(checksum.ALGORITHM, conn.server_version // 10000, value)
         table.held = replace(held, rows=rows, checksum=own)
 
-    def _apply(self, conn: connection, tables: Sequence[_Table]) -> None:
-        changed = [table for table in tables if table.counts.any]
-        self._undo = self._undo or self._copied_before(changed)
+    def _apply(self, conn: connection, changed: Sequence[_Table]) -> None:
         apply(conn, [table.difference for table in changed])
         for table in changed:
             if table.is_whole:
@@ -459,8 +448,9 @@ class _Work:
             mode = "add"
         with conn.cursor() as cursor:
             cursor.execute(REWRITE, {"table": name.relation.as_string(conn)})
-            # What the backup does not have of a row would be lost with it.
-            rewrite = bool(cursor.fetchall()[0][0]) and len(comparison.matched) == len(live.fields)
+            # What the backup does not have of a row would be lost with it, and what is added to changes no row.
+            may = bool(cursor.fetchall()[0][0]) and len(comparison.matched) == len(live.fields)
+        rewrite = may and mode != "add"
         return _Table(number, held, live, comparison, mode, rewrite, 1 if _has_rows(conn, name) else 0)
 
     def _lock(self, conn: connection, tables: Sequence[_Table]) -> None:
@@ -473,10 +463,11 @@ class _Work:
             cursor.execute(sql.SQL("lock table {} in share row exclusive mode").format(names))
 
     def _copied_before(self, tables: Sequence[_Table]) -> str | None:
-        """Take a backup of those tables that hold rows, through other connections, while nobody writes to them."""
-        names = [table.held.full_name for table in tables if table.rows_before]
-        if not names:
+        """Take a backup of the tables as they are, through other connections, while nobody writes to them."""
+        losing = [table for table in tables if table.rows_mode != "add"]
+        if self._request.dry_run or not any(table.rows_before for table in losing):
             return None
+        names = [table.held.full_name for table in losing]
         copy = take(self._services, kind="undo", tables=names, deadline_s=self._left_s, on_progress=self._on_progress)
         return copy.backup_id
 
@@ -538,13 +529,10 @@ def _has_rows(conn: connection, name: TableName) -> bool:
         return bool(cursor.fetchall()[0][0])
 
 
-def _is_same(conn: connection, table: _Table) -> bool:
-    """Count the live rows; whether their checksum is that of the backup, so that there is no difference to find."""
-    table.rows_before, _ = checksum.of(conn, table.live.table.relation, ())
-    if table.rows_before != table.held.rows or not table.comparison.is_identical:
-        return False
-    fields, said = table.held.fields, table.held.checksum.value
-    return loaded.is_comparable(conn, table.held) and checksum.of(conn, table.live.table.relation, fields)[1] == said
+def _count(conn: connection, name: TableName) -> int:
+    with conn.cursor() as cursor:
+        cursor.execute(sql.SQL("select count(*) from {}").format(name.relation))
+        return int(cursor.fetchall()[0][0])
 
 
 def _require_fit(tables: Sequence[_Table]) -> None:
@@ -588,13 +576,22 @@ def _require_parents(conn: connection, tables: Sequence[_Table], keys: Sequence[
             )
 
 
+def _is_same(conn: connection, table: _Table) -> bool:
+    """Whether the live table is just what was backed up, and so has no difference to be found; counts its rows too."""
+    if not table.is_whole or not loaded.is_comparable(conn, table.held):
+        table.rows_before = _count(conn, table.live.table)
+        return False
+    found = checksum.of(conn, table.live.table.relation, table.held.fields)
+    table.rows_before = found[0]
+    return found == (table.held.rows, table.held.checksum.value)
+
+
 def _require_same(conn: connection, table: _Table) -> None:
     """Look once more, before the commit, at what the table is now."""
-
-    said, fields = table.held.checksum, table.held.fields
+    fields = table.held.fields
     found = checksum.of(conn, table.live.table.relation, fields)
     if not loaded.is_comparable(conn, table.held):
         if found != checksum.of(conn, table.difference.loaded, fields):
             raise RestoreFailed(f"{table.held.full_name}: the table is not what was loaded beside it")
-    elif found != (table.held.rows, said.value):
+    elif found != (table.held.rows, table.held.checksum.value):
         raise RestoreFailed(f"{table.held.full_name}: the table is not what the backup says, checksum {found[1]}")

@@ -7,10 +7,10 @@ import sys
 from argparse import Namespace
 from typing import TYPE_CHECKING, Any
 
-from shared import dictionary, events, rejects
+from shared import dictionary, events, objectstore, rejects
 from shared.commands.output import show
 from shared.commands.schema import database
-from shared.errors import PermanentError
+from shared.errors import ObjectNotFound, PermanentError, RowdockError, UnknownTable
 
 if TYPE_CHECKING:
     from shared.settings import Settings
@@ -81,15 +81,41 @@ def _loads(given: Namespace, settings: Settings) -> int:
             before=given.before,
             limit=given.limit,
         )
-    show(rows, LOAD_TABLE, as_json=given.json, none="no load yet")
+    which = _filters(object=given.object, table=given.table, state=given.state, kind=given.kind)
+    _require_known(given.table, rows)
+    show(rows, LOAD_TABLE, as_json=given.json, none=f"no load{which or ' yet'}")
     return 0
+
+
+def _filters(**given: object) -> str:
+    """What a list was narrowed by, so that an empty one shows a slip."""
+    told = ", ".join(f"{name} {value}" for name, value in given.items() if value is not None)
+    return f" of {told}" if told else ""
+
+
+def _require_known(table: str | None, rows: list[dict[str, Any]]) -> None:
+    """Refuse a name that neither the dictionary nor history has."""
+    tables = dictionary.load().tables
+    if table is not None and table not in tables and not rows:
+        raise UnknownTable(f"there is no table {table!r} in the dictionary; it has {', '.join(tables)}")
 
 
 def _load(given: Namespace, settings: Settings) -> int:
     data = {"bucket": given.bucket or settings.upload_bucket, "name": given.name, "force": given.force}
+    _look_for(data["bucket"], given.name, settings)
     events.send(events.make(events.LOAD, data), settings)
     print(f"asked for; rowdock loads --object {given.name} shows what came of it")
     return 0
+
+
+def _look_for(bucket: str, name: str, settings: Settings) -> None:
+    """Raise ObjectNotFound if the bucket has no such object: the event would be taken, and history never tell of it."""
+    try:
+        objectstore.connect(settings.storage_url).stat(bucket, name)
+    except ObjectNotFound:
+        raise
+    except RowdockError as error:  # the function may have rights, and a way there, that the operator has not
+        print(f"rowdock: whether the bucket has it cannot be seen from here: {error}", file=sys.stderr)
 
 
 def _reconcile(given: Namespace, settings: Settings) -> int:
@@ -115,7 +141,9 @@ def _list(given: Namespace, settings: Settings) -> int:
             limit=given.limit,
         )
     columns = ("reject_id", "table_name", "file_name", "line_number", "reasons", "state", "raw")
-    show(rows, columns, as_json=given.json, none=f"no {given.state} rejects")
+    which = _filters(load=given.load, table=given.table, reason=given.reason, after=given.after)
+    _require_known(given.table, rows)
+    show(rows, columns, as_json=given.json, none=f"no {given.state} rejects{which}")
     if not given.json and len(rows) == given.limit:
         print(f"… there may be more: --after {rows[-1]['reject_id']}")
     return 0
@@ -128,6 +156,9 @@ def _export(given: Namespace, settings: Settings) -> int:
             return 0
         with open(given.out, "w", encoding="utf-8", newline="") as out:
             written = rejects.export(conn, dictionary.load(), given.load, out)
+    if not written:
+        print(f"load {given.load} has no open rejects: {given.out} holds a header alone")
+        return 0
     print(f"{written} rejects in {given.out}: mend them, keep _reject_id, and drop the file again")
     return 0
 

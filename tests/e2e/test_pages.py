@@ -14,13 +14,25 @@ from pathlib import Path
 
 import pytest
 
-from local_emulator import demo
+from local_emulator import demo, lifecycle
+from local_emulator.state import StateFolder
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = sorted((ROOT / "docs" / "how-to").glob("[0-9]-*.md"))
+HOW_TO = ROOT / "docs" / "how-to"
+
+
+def number(page: Path) -> int:
+    return int(page.name.partition("-")[0])
+
+
+PAGES = sorted(HOW_TO.glob("[0-9]*-*.md"), key=number)
+READ = [*PAGES, ROOT / "README.md"]
 BLOCK = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+USUAL_ADDRESS = "http://localhost:8887"
 # What only looks may look again, until what was asked for has been done.
-LOOKS = re.compile(r"python -m local_emulator (loads|rejects ls|dead-letters ls|exec -- psql)\b")
+LOOKS = re.compile(
+    rf"python -m local_emulator (loads|rejects ls|dead-letters ls|exec -- psql)\b|curl -s '?{USUAL_ADDRESS}[^ ]*$"
+)
 PATIENCE_S = 30
 pytestmark = pytest.mark.slow
 
@@ -55,12 +67,19 @@ def shows(output: str, shown: list[str]) -> bool:
     return re.fullmatch(pattern, "\n".join(lines), flags) is not None
 
 
+def as_here(text: str, folder: Path) -> str:
+    """A command with this test's address in place of the usual one, and any free port for what it starts."""
+    running = StateFolder(folder / ".emulator").running()
+    here = text.replace(USUAL_ADDRESS, running.url) if running else text
+    return here.replace("local_emulator up ", f"local_emulator up --port 0 --deploy {ROOT / 'deploy.yaml'} ")
+
+
 def run(command: Command, folder: Path) -> None:
     deadline = time.monotonic() + PATIENCE_S
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     while True:
         done = subprocess.run(
-            ["bash", "-euo", "pipefail", "-c", command.text],
+            ["bash", "-euo", "pipefail", "-c", as_here(command.text, folder)],
             cwd=folder,
             env=os.environ | {"PATH": path},
             capture_output=True,
@@ -79,12 +98,22 @@ def folder() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="rowdock-docs-", ignore_cleanup_errors=True) as name:
         state = Path(name) / ".emulator"
         with demo.emulator(state, print, "--deploy", str(ROOT / "deploy.yaml")):
-            yield Path(name)
+            try:
+                yield Path(name)
+            finally:
+                lifecycle.stop(state)  # a page may have ended that one, and started another
 
 
-def test_there_are_pages_with_commands() -> None:
-    assert len(PAGES) == 6
-    assert all(len(commands_of(page.read_text())) > 1 for page in PAGES)
+def test_pages_with_commands_are_numbered_in_the_order_in_which_they_are_run() -> None:
+    """From 1 without a gap; a page without a number would be run by nobody."""
+    assert [number(page) for page in PAGES] == list(range(1, len(PAGES) + 1))
+    assert set(PAGES) == {page for page in HOW_TO.glob("*.md") if commands_of(page.read_text())}
+
+
+def test_the_readme_leads_to_every_page_and_has_commands_of_its_own() -> None:
+    readme = (ROOT / "README.md").read_text()
+    assert set(re.findall(r"\]\(docs/how-to/([^)#]+)", readme)) == {page.name for page in HOW_TO.glob("*.md")}
+    assert commands_of(readme)
 
 
 @pytest.mark.parametrize(
@@ -103,7 +132,7 @@ def test_what_is_shown_is_compared_line_by_line(output: str, shown: list[str], s
 
 
 def test_the_pages_do_what_they_say(folder: Path) -> None:
-    """One emulator for all pages in order: each goes on from where the one before it ended."""
-    for page in PAGES:
+    """One emulator for all pages in order, README last: each goes on from where the one before it ended."""
+    for page in READ:
         for command in commands_of(page.read_text()):
             run(command, folder)

@@ -175,13 +175,32 @@ def test_no_more_calls_at_a_time_than_deploy_yaml_allows(emulator):
 
 
 def test_a_schedule_can_be_run_now(emulator):
-    """The call carries the type that the schedule names, in the form of a clock."""
-    assert emulator.call("run", "sweep").returncode == 0
-    call = wait_for(lambda: [c for c in emulator.calls if events.SWEEP in c["body"]], "the sweep")[0]
+    """The call carries the type that the schedule names, in the form of a clock; the command waits for its answer."""
+    ran = emulator.call("run", "sweep")
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert re.fullmatch(r"sweep: 204 after [\d.]+ s\n(as the test says\n)?", ran.stdout)
+    call = [c for c in emulator.calls if events.SWEEP in c["body"]][-1]
     event = events.parse(call["headers"], call["body"].encode())
     assert (event.type, event.id.partition("@")[0]) == (events.SWEEP, "sweep")
     unknown = emulator.call("run", "swoop")
     assert (unknown.returncode, "known: sweep, reconcile" in unknown.stderr) == (1, True)
+
+
+def test_a_schedule_can_be_run_as_of_an_instant_again_and_again(emulator):
+    """The same instant again is the same call, as a scheduler makes it that saw no answer."""
+    for _ in range(2):
+        assert emulator.call("run", "reconcile", "--at", "2026-11-25T03:15:00+01:00").returncode == 0
+    calls = [c["headers"] for c in emulator.calls if c["headers"].get("ce-time") == "2026-11-25T02:15:00Z"]
+    assert [call["ce-id"] for call in calls] == ["reconcile@2026-11-25T02:15:00Z"] * 2
+    assert emulator.call("run", "reconcile", "--at", "2026-11-25T03:15").returncode == 2
+
+
+def test_a_scheduled_call_that_fails_is_a_failure_of_the_command(emulator):
+    """It says with which status; for programs all of it is one JSON object."""
+    emulator.behave(status=409)
+    ran = emulator.call("run", "sweep", "--json")
+    outcome = json.loads(ran.stdout)
+    assert (ran.returncode, outcome["ok"], outcome["status"], outcome["answer"]) == (1, False, 409, "as the test says")
 
 
 @pytest.mark.store

@@ -13,6 +13,8 @@ from contextlib import closing
 
 import pytest
 
+from local_emulator.looking import ask
+from shared import events, settings
 from tests.e2e.emulator.project import processes_of, wait_for
 
 
@@ -72,6 +74,47 @@ def test_ctrl_c_ends_everything(project):
     assert project.down(process, signal.SIGINT) == 128 + signal.SIGINT
     nothing_left(project)
     assert project.state.running() is None
+
+
+def test_what_a_function_sends_while_the_emulator_ends_is_kept(project):
+    """Functions have time to end well: an event that one sends then is on disk, for the next start."""
+    process = project.up(storage="moto")
+    hold = project.folder / "functions/hold"
+    hold.touch()
+    project.put("under way.csv")
+    wait_for(lambda: project.calls_about("under way.csv"), "the call that hangs")
+    reached, current = project.running, settings.load(project.running.environment)
+    process.terminate()
+    wait_for(lambda: "emulator  | stopping" in project.log, "the end's beginning")
+    for _ in range(10):
+        events.send(events.make(events.PENDING_DRAIN, {}), current)
+    assert ask(reached, "GET", "/_emulator/status")
+    hold.unlink()
+    assert process.wait(30) == 128 + signal.SIGTERM
+    assert len(project.deliveries(state="pending")) == 10
+    assert "Traceback" not in project.log
+
+
+def test_a_database_that_dies_ends_the_emulator_and_every_command_says_so(project):
+    """Exit status 4 and the part's name; a command that waits for it ends in a sentence, and no process stays."""
+    process = project.up(storage="moto")
+    (project.folder / "functions/hold").touch()
+    (project.folder / "jobs.csv").write_text("1,Baker\n")
+    command = project.command("upload", "jobs.csv", "--wait")
+    waiting = subprocess.Popen(command, cwd=project.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    wait_for(lambda: project.calls_about("jobs.csv"), "the call that hangs")
+    wait_for(lambda: query(project, WATCHERS) == "1", "the command that watches history")
+    os.kill(int((project.state.path / "postgres/data/postmaster.pid").read_text().split()[0]), signal.SIGKILL)
+    _, said = waiting.communicate(timeout=30)
+    (project.folder / "functions/hold").unlink()
+    assert (waiting.returncode, said.count("\n")) == (1, 1), said
+    assert said.startswith("local_emulator: history cannot be read")
+    assert process.wait(30) == 4
+    assert "local_emulator: database: ended" in project.log
+    nothing_left(project)
+
+
+WATCHERS = "select count(*) from pg_stat_activity where application_name = 'rowdock-upload'"
 
 
 def ingest_pid(emulator):
@@ -153,6 +196,16 @@ def test_a_function_that_does_not_start_is_named_with_its_traceback(project):
     assert refused.returncode == 4
     assert refused.stderr.startswith("local_emulator: api: ")
     assert "No module named 'no_such_module'" in refused.stderr
+    nothing_left(project)
+
+
+def test_a_database_that_cannot_be_reached_is_named_with_the_reason(project):
+    """Exit status 4; host, port and why, but no password."""
+    refused = project.call("up", "--port", "0", "--storage", "moto", "--db", "postgresql://me:secret@127.0.0.1:1/x")
+    assert refused.returncode == 4
+    assert "local_emulator: database: the database cannot be reached" in refused.stderr
+    assert "port 1 failed: Connection refused" in refused.stderr
+    assert "secret" not in refused.stderr + refused.stdout
     nothing_left(project)
 
 

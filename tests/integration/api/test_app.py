@@ -84,6 +84,9 @@ def test_every_answer_has_strict_headers_and_times(api: Api) -> None:
         assert answer.headers["content-security-policy"] == "default-src 'none'; frame-ancestors 'none'"
         assert answer.headers["server-timing"].startswith("db;dur=")
     assert "strict-transport-security" not in api.get("/health").headers
+    elsewhere = api.with_settings(environment="production", api_auth="required")
+    for path in ("/health", "/api/jobs"):
+        assert elsewhere.get(path).headers["strict-transport-security"] == "max-age=31536000"
 
 
 def test_one_line_is_logged_for_each_request(api: Api, capsys: pytest.CaptureFixture[str]) -> None:

@@ -172,9 +172,43 @@ def test_only_the_trigger_may_post_where_an_audience_is_set(
     assert len(api.query(KEPT)) == 1
 
 
-def test_without_an_audience_the_platform_is_trusted(make_api: Callable[..., Api]) -> None:
-    """As every function trusts it under CALLER_AUTH=platform."""
-    assert post(make_api(CALLER_AUTH="platform"), FINALIZED) == 204
+def checked_by_the_platform(token: str) -> str:
+    """What Cloud Run makes of a token that passed its IAM check."""
+    return f"Bearer {token.rpartition('.')[0]}.{identity.STRIPPED_SIGNATURE}"
+
+
+def test_without_an_audience_only_the_trigger_that_the_platform_checked_may_post(
+    make_api: Callable[..., Api], issuer: Issuer
+) -> None:
+    """The platform lets the API's own callers in too; a token that it did not check proves nothing."""
+    api = make_api(CALLER_AUTH="platform", CALLER_IDENTITIES=TRIGGER)
+    token = issuer.token(TRIGGER, AUDIENCE)
+    assert post(api, FINALIZED) == 403
+    assert post(api, FINALIZED, authorization=checked_by_the_platform("made.up.token")) == 403
+    assert post(api, FINALIZED, authorization=checked_by_the_platform(issuer.token("other@p.test", AUDIENCE))) == 403
+    assert post(api, FINALIZED, authorization=f"Bearer {token}") == 403
+    assert api.query(KEPT) == []
+    assert post(api, FINALIZED, authorization=checked_by_the_platform(token)) == 204
+    assert len(api.query(KEPT)) == 1
+
+
+def test_where_nothing_says_who_the_trigger_is_nobody_may_post(
+    make_api: Callable[..., Api], issuer: Issuer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The platform delivers again, and the log says what to set."""
+    api = make_api(CALLER_AUTH="platform")
+    assert post(api, FINALIZED, authorization=checked_by_the_platform(issuer.token(TRIGGER, AUDIENCE))) == 500
+    line = json.loads(capsys.readouterr().out)
+    assert line["severity"] == "ERROR"
+    assert "set CALLER_IDENTITIES" in line["error_message"]
+
+
+def test_where_an_audience_is_set_no_token_without_its_signature_counts(
+    make_api: Callable[..., Api], issuer: Issuer
+) -> None:
+    """Anybody can write one, where the platform checks nothing."""
+    api = make_api(CALLER_AUTH="platform", **PLATFORM)
+    assert post(api, FINALIZED, authorization=checked_by_the_platform(issuer.token(TRIGGER, AUDIENCE))) == 403
 
 
 def test_nothing_is_asked_on_this_machine_alone(api: Api) -> None:

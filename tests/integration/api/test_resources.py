@@ -55,6 +55,38 @@ def test_a_request_waits_no_longer_for_a_connection_than_it_may(parents: Api, da
         assert {answer.status for answer in at_once(*[lambda: api.get("/api/jobs")] * 8)} == {200}
 
 
+THOUSAND = [{**ADA, "id": n} for n in range(2, 1002)]
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "body"),
+    [
+        ("POST", "/api/employees", THOUSAND),
+        ("PUT", "/api/employees", THOUSAND),
+        ("POST", "/api/employees", [ADA, {**ADA, "id": 0}, {**ADA, "id": 3, "job_id": 99}]),
+        ("POST", "/api/batch", {"departments": [{"departments": "New"}], "jobs": [{"job": "New"}]}),
+        ("DELETE", "/api/employees", [1, 2]),
+        ("GET", "/api/employees?job_id=eq.1&sort=-hired_date", None),
+        ("GET", "/api/jobs/1", None),
+        ("PUT", "/api/jobs/7", {"job": "Glazier"}),
+        ("PATCH", "/api/jobs/1", {"job": "Glazier"}),
+        ("DELETE", "/api/jobs/2", None),
+        ("GET", "/api/2021/quarters", None),
+        ("GET", "/api/2021/departments", None),
+    ],
+    ids=lambda value: value[:40] if isinstance(value, str) else "",
+)
+def test_a_request_goes_to_the_database_once(
+    through_a_line: tuple[Api, CuttingProxy], method: str, target: str, body: Any
+) -> None:
+    """A batch of a thousand rows too, with rejects and history."""
+    api, line = through_a_line
+    assert api.get("/ready").status == 200  # the connection is made
+    line.round_trips = 0
+    assert api.call(method, target, body).status < 300
+    assert line.round_trips == 1
+
+
 @pytest.mark.parametrize(
     ("method", "target", "body"),
     [

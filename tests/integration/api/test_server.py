@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -43,6 +44,27 @@ def test_it_answers_over_http_as_the_contract_says(start: Callable[..., Function
         assert (status, headers["allow"], json.loads(body)["code"]) == (405, "GET, HEAD, OPTIONS", "request.method")
     status, headers, _ = ask(server, "GET", "/x%2Fy/../%00?a=%ff")
     assert (status, headers["content-type"]) == (404, "application/problem+json")
+
+
+def test_a_request_keeps_the_id_that_its_caller_gave_where_a_log_can_take_it(
+    start: Callable[..., FunctionServer], database: Any
+) -> None:
+    """Any other, and none, gets one of its own."""
+    server = start(database.url_for("api"))
+    assert ask(server, "GET", "/health", **{"X-Request-Id": "order-7.A~1"})[1]["x-request-id"] == "order-7.A~1"
+    for given in ({"X-Request-Id": "a b"}, {"X-Request-Id": '"}'}, {"X-Request-Id": "x" * 65}, {}):
+        assert re.fullmatch("[0-9a-f]{32}", ask(server, "GET", "/health", **given)[1]["x-request-id"])
+
+
+def test_a_path_or_query_that_is_no_utf_8_is_refused(start: Callable[..., FunctionServer], database: Any) -> None:
+    """400: an escape that stays one, or a character in its place, would find rows that nobody asked for."""
+    server = start(database.url_for("api"))
+    escaped = ("/api/jobs?job=eq.%FF", "/api/jobs?%C3=1", "/api/jobs?job=eq.%ED%A0%80", "/api/jobs/%FF", "/health?%FF")
+    for path in escaped:
+        status, headers, body = ask(server, "GET", path)
+        assert (status, headers["content-type"]) == (400, "application/problem+json"), path
+        assert json.loads(body)["code"] == "request.malformed"
+    assert ask(server, "GET", "/api/jobs?job=eq.%F0%9F%98%80%EF%BF%BD&id=eq.1")[0] == 200
 
 
 def test_a_body_in_chunks_is_taken_whole_up_to_the_limit(start: Callable[..., FunctionServer], database: Any) -> None:

@@ -146,10 +146,16 @@ def test_a_re_drive_waits_for_another_of_the_same_load(
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"after": -1}, {"after": "3"}, {"after": None}, {"after": True}, {"records": ["1"]}, {"load_id": "1"}]
+    "wrong",
+    [
+        *({"after": after} for after in (-1, "3", None, True, 2**63)),
+        *({"records": records} for records in (["1"], [2**63], [1, -(2**63) - 1])),
+        *({"load_id": load_id} for load_id in ("1", 2**63, 10**400)),
+    ],
+    ids=lambda wrong: str(wrong)[:30],
 )
 def test_an_event_with_wrong_data_is_refused(dock: Dock, wrong: dict[str, Any]) -> None:
-    """The message says what a re-drive takes."""
+    """The message says what a re-drive takes; no number goes to PostgreSQL that its bigint cannot hold."""
     with pytest.raises(EventRefused, match="load_id, a number"):
         dock.ask(events.REDRIVE, {"load_id": 1, "records": None, "after": 0} | wrong)
 
