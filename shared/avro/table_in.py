@@ -57,6 +57,8 @@ def copy_in(
     fields: Sequence[Field],
     parts: Iterable[PartToRead],
     on_progress: Progress = lambda _rows: None,
+    *,
+    statement_bytes: int | None = None,
 ) -> int:
     """Copy the parts' rows into ``target``, in their order; returns how many.
 
@@ -66,6 +68,8 @@ def copy_in(
         fields: the columns.
         parts: in their order.
         on_progress: is told the rows sent so far; from another thread.
+        statement_bytes: a COPY ends after so many, and another one goes on: the triggers of the one run while the rows
+            of the next are read. Not for a table that points to itself, whose rows need each other.
 
     Raises:
         BackupDamaged: a part is not what it was; the transaction has failed.
@@ -75,10 +79,10 @@ def copy_in(
     with conn.cursor() as cursor:
         cursor.execute(PIN_TEXT_FORMS)
         if all(field.kind != "other" for field in fields):
-            return _copied(conn, target, fields, parts, on_progress)
+            return _copied(conn, target, fields, parts, on_progress, statement_bytes)
         stage = sql.Identifier("pg_temp", "rowdock_texts")
         cursor.execute(_create_stage(stage, target, fields))
-        rows = _copied(conn, stage, fields, parts, on_progress)
+        rows = _copied(conn, stage, fields, parts, on_progress, None)
         cursor.execute(
             "select attname, format_type(atttypid, atttypmod) from pg_attribute where attrelid = %s::regclass",
             (target.as_string(conn),),
@@ -141,16 +145,18 @@ def _copied(
     fields: Sequence[Field],
     parts: Iterable[PartToRead],
     on_progress: Progress,
+    statement_bytes: int | None,
 ) -> int:
-    source = _Source(fields, parts, on_progress)
+    source = _Source(fields, parts, on_progress, statement_bytes)
     columns = sql.SQL("({})").format(_columns(fields)) if fields else sql.SQL("")
     statement = sql.SQL("copy {} {} from stdin (format binary)").format(target, columns)
     try:
         with conn.cursor() as cursor:
-            cursor.copy_expert(statement, source, READ_BYTES)
+            while not source.is_at_end:
+                cursor.copy_expert(statement, source, READ_BYTES)
     except psycopg2.Error as error:
         source.raise_own()
-        if isinstance(error, psycopg2.DataError):
+        if isinstance(error, psycopg2.DataError | psycopg2.IntegrityError):
             source.check_current()  # a damaged byte may have made a value that only the server refuses
         raise
     finally:
@@ -159,10 +165,20 @@ def _copied(
 
 
 class _Source:
-    """The file that psycopg2 reads; another thread reads, checks and decodes ahead of it."""
+    """The file that psycopg2 reads, one stream for each COPY; another thread reads, checks and decodes ahead of it."""
 
-    def __init__(self, fields: Sequence[Field], parts: Iterable[PartToRead], on_progress: Progress) -> None:
+    def __init__(
+        self,
+        fields: Sequence[Field],
+        parts: Iterable[PartToRead],
+        on_progress: Progress,
+        statement_bytes: int | None,
+    ) -> None:
         self.rows = 0
+        self.is_at_end = False
+        self._statement_bytes = statement_bytes
+        self._sent = 0
+        self._rest = [COPY_HEADER]
         self._fields, self._parts, self._on_progress = fields, parts, on_progress
         self._current: PartToRead | None = None
         self._error: BaseException | None = None
@@ -173,9 +189,18 @@ class _Source:
 
     def read(self, _size: int = -1) -> bytes:
         """The next piece of the stream, however long; empty at its end."""
+        if self._rest:
+            return self._rest.pop()
+        if self._statement_bytes is not None and self._sent >= self._statement_bytes:
+            self._sent, self._rest = 0, [COPY_HEADER, b""]
+            return COPY_TRAILER
         piece = self._pieces.get()
         if self._error is not None:
             raise self._error
+        if not piece:
+            self.is_at_end, self._rest = True, [b""]
+            return COPY_TRAILER
+        self._sent += len(piece)
         return piece
 
     def readline(self, _size: int = -1) -> bytes:
@@ -209,11 +234,9 @@ class _Source:
 
     def _run(self) -> None:
         try:
-            self._put(COPY_HEADER)
             for part in self._parts:
                 self._current = part
                 self._send(part)
-            self._put(COPY_TRAILER)
         except BaseException as error:  # noqa: BLE001  # handed to the thread that reads, which raises it
             self._error = error
         self._put(b"")

@@ -34,6 +34,7 @@ def apply(conn: connection, differences: Sequence[Difference]) -> list[Counts]:
         for verb in ("added", "changed", "removed")
     )
     with conn.cursor() as cursor:
+        cursor.execute("set local random_page_cost = 0.1")  # rows are fetched by their place unless they are many
         cursor.execute(sql.SQL("with {} select {}").format(sql.SQL(", ").join(steps), counts))
         numbers = iter(cursor.fetchone() or ())
         cursor.execute("set constraints all immediate")  # what was deferred fails here, not at the commit
@@ -60,7 +61,8 @@ def _step(verb: str, difference: Difference) -> sql.Identifier:
 def _steps(difference: Difference) -> list[sql.Composed]:
     """Remove, change, add: each begins when the one before has ended, so that a unique value is free to be taken."""
     gone, come = ("ud", "iu") if difference.rewrite else ("d", "i")
-    change = _change(difference) if _settable(difference) and not difference.rewrite else sql.SQL("select where false")
+    changes = difference.mode != "add" and not difference.rewrite and _settable(difference)
+    change = _change(difference) if changes else sql.SQL("select where false")
     step = sql.SQL("{} as materialized ({})").format
     return [
         step(_step("removed", difference), _remove(difference, gone)),
@@ -71,12 +73,17 @@ def _steps(difference: Difference) -> list[sql.Composed]:
 
 def _remove(difference: Difference, ops: str) -> sql.Composed:
     if difference.mode == "replace" or difference.rewrite:
-        statement = "delete from {live} t using {found} d where d.op = any({ops}) and {same} returning 1"
+        statement = "delete from {live} t using {found} d where d.op = any({ops}) and {there} returning 1"
     else:
         statement = "select where false"
     return sql.SQL(statement).format(
-        live=difference.live, found=difference.found, ops=_ops(ops), same=difference.same_key("t", "d")
+        live=difference.live, found=difference.found, ops=_ops(ops), there=_there(difference)
     )
+
+
+def _there(difference: Difference) -> sql.Composed:
+    """The condition that ``t`` is the live row that ``d`` was found from, which is looked up by its place."""
+    return sql.SQL("t.ctid = d.at and {}").format(difference.same_key("t", "d"))
 
 
 def _settable(difference: Difference) -> list[str]:
@@ -88,13 +95,13 @@ def _change(difference: Difference) -> sql.Composed:
         sql.SQL("{} = d.{}").format(sql.Identifier(name), difference.place(name)) for name in _settable(difference)
     )
     return sql.SQL(
-        "update {live} t set {assignments} from {found} d where d.op = 'u' and {same}"
+        "update {live} t set {assignments} from {found} d where d.op = 'u' and {there}"
         " and (select count(*) from {before}) >= 0 returning 1"
     ).format(
         live=difference.live,
         assignments=sql.SQL(", ").join(assignments),
         found=difference.found,
-        same=difference.same_key("t", "d"),
+        there=_there(difference),
         before=_step("removed", difference),
     )
 

@@ -105,7 +105,7 @@ class Difference:
 
     @property
     def found(self) -> sql.Identifier:
-        """The temporary table of the difference: ``op`` (i, u, d), the columns as c1, c2, …; of a d the key alone."""
+        """The temporary table of the difference: ``op`` (i, u, d), ``at``, c1, c2, …; of a d the key alone."""
         return sql.Identifier("pg_temp", f"difference_{self.number}")
 
     def place(self, name: str) -> sql.Identifier:
@@ -154,7 +154,8 @@ def _create(difference: Difference) -> sql.Composed:
     differs = absent if difference.mode == "add" else sql.SQL(" or ").join([absent, gone, *_changed(difference)])
     return sql.SQL(
         "create temporary table {found} on commit drop as"
-        " select (case when {absent} then 'i' when {gone} then 'd' else 'u' end)::\"char\" as op, {places}"
+        " select (case when {absent} then 'i' when {gone} then 'd' else 'u' end)::\"char\" as op,"
+        " l.ctid as at, {places}"
         " from {live} l {join} {loaded} b on {same} where {differs}"
     ).format(
         found=sql.Identifier(difference.found.strings[-1]),  # CREATE TEMPORARY takes it without the schema

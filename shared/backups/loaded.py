@@ -78,15 +78,21 @@ def load(
     held: TableBackup,
     target: sql.Composable,
     on_progress: Progress = lambda _rows: None,
+    *,
+    statement_bytes: int | None = None,
 ) -> None:
     """Copy the parts of one table into ``target``, which is empty, and compare what has come with the manifest.
+
+    Args:
+        statement_bytes: as ``copy_in`` takes it.
 
     Raises:
         BackupDamaged: it is not what was backed up; the transaction must end.
         ObjectNotFound, StoreUnavailable, StoreRefused: from the store.
         psycopg2.Error: from the database.
     """
-    rows = copy_in(conn, target, held.fields, [_to_read(services, part) for part in held.parts], on_progress)
+    parts = [_to_read(services, part) for part in held.parts]
+    rows = copy_in(conn, target, held.fields, parts, on_progress, statement_bytes=statement_bytes)
     if rows != held.rows:
         raise BackupDamaged(f"{held.full_name}: {rows} rows came, the backup says {held.rows}: take another backup")
     require_content(conn, held, target)
@@ -103,7 +109,7 @@ def require_content(conn: connection, held: TableBackup, relation: sql.Composabl
         psycopg2.Error: from the database.
     """
     said = held.checksum
-    if (said.algorithm, said.server_major) == (checksum.ALGORITHM, conn.server_version // 10000):
+    if is_comparable(conn, held):
         found = checksum.of(conn, relation, held.fields)
         if found != (held.rows, said.value):
             raise BackupDamaged(
@@ -116,6 +122,12 @@ def require_content(conn: connection, held: TableBackup, relation: sql.Composabl
     sums = read_back(conn, query, held.fields, [part.rows for part in held.parts])
     if sums != [part.datums_sha256 for part in held.parts]:
         raise BackupDamaged(f"{held.full_name}: what was loaded is not what was backed up: take another backup")
+
+
+def is_comparable(conn: connection, held: TableBackup) -> bool:
+    """Whether this server gives the same rows the same checksum as the one that was backed up."""
+    made = (held.checksum.algorithm, held.checksum.server_major)
+    return made == (checksum.ALGORITHM, conn.server_version // 10000)
 
 
 def _to_read(services: Services, part: Part) -> PartToRead:

@@ -38,6 +38,7 @@ MODES: tuple[Mode, ...] = ("replace", "merge", "new_table")
 ALL = "*"
 NEW_TABLES = "restored"  # schema of what mode new_table makes
 LOCK_WAIT_S = 10.0  # for a load of the table that is under way; a longer one is told as DatabaseBusy
+STATEMENT_BYTES = 128 << 20  # of a COPY into a live table: its triggers run while the next rows are read
 MOST_FILES = 1000  # of those loaded later, in an answer
 COMMITS_AFTER = timedelta(minutes=1)  # a load ends its history row at most so long before it commits
 # Of these nothing is taken away: a key that was revoked since stays revoked, and backups that were taken since exist.
@@ -355,11 +356,11 @@ class _Work:
         _require_fit(tables)
         keys = references.read(conn, [(table.held.schema, table.held.name) for table in tables])
         empty = [table for table in tables if table.rows_mode != "add"]
-        if self._may_be_loaded_directly(empty):
+        if self._may_be_loaded_directly(conn, empty):
             self._lock(conn, tables)
             if not any(_has_rows(conn, table.live.table) for table in empty):
                 self._raise_sequences(conn, tables)
-                self._load_directly(conn, empty)
+                self._load_directly(conn, empty, keys)
                 self._bring_in(conn, [table for table in tables if table.rows_mode == "add"], keys)
                 return [table.told(keys) for table in tables]
         self._bring_in(conn, tables, keys)
@@ -403,11 +404,15 @@ class _Work:
             if table.is_whole:
                 _require_same(conn, table)
 
-    def _load_directly(self, conn: connection, tables: Sequence[_Table]) -> None:
+    def _load_directly(self, conn: connection, tables: Sequence[_Table], keys: Sequence[references.Reference]) -> None:
         """Into the empty tables themselves, parents first: what is not as it was is rolled back all the same."""
+        to_themselves = {key.child for key in keys if key.child == key.parent}
         for table in tables:
+            relation, progress = table.live.table.relation, self._progress_of(table.held)
+            whole = (table.held.schema, table.held.name) in to_themselves
+            size = None if whole else STATEMENT_BYTES
             try:
-                loaded.load(self._services, conn, table.held, table.live.table.relation, self._progress_of(table.held))
+                loaded.load(self._services, conn, table.held, relation, progress, statement_bytes=size)
             except psycopg2.IntegrityError as error:
                 raise RestoreRefused(
                     f"{table.held.full_name}: rows of the backup break a key or a rule of the table"
@@ -416,11 +421,17 @@ class _Work:
                 ) from error
             table.counts = Counts(insert=table.held.rows)
 
-    def _may_be_loaded_directly(self, tables: Sequence[_Table]) -> bool:
-        """Whether rows may go where they belong at once: nothing is there to differ from, or to be kept."""
+    def _may_be_loaded_directly(self, conn: connection, tables: Sequence[_Table]) -> bool:
+        """Whether rows may go where they belong at once: nothing is there to differ from, or to be kept.
+
+        What is compared by its datums is read back in its order, which only a new table keeps.
+        """
         if self._request.dry_run or self._request.file is not None:
             return False
-        return all(table.rows_before == 0 and table.comparison.is_identical for table in tables)
+        return all(
+            table.rows_before == 0 and table.comparison.is_identical and loaded.is_comparable(conn, table.held)
+            for table in tables
+        )
 
     def _described(self, conn: connection, number: int, held: TableBackup) -> _Table:
         name = self.target_of(held)
@@ -437,8 +448,9 @@ class _Work:
             mode = "add"
         with conn.cursor() as cursor:
             cursor.execute(REWRITE, {"table": name.relation.as_string(conn)})
-            # What the backup does not have of a row would be lost with it.
-            rewrite = bool(cursor.fetchall()[0][0]) and len(comparison.matched) == len(live.fields)
+            # What the backup does not have of a row would be lost with it, and what is added to changes no row.
+            may = bool(cursor.fetchall()[0][0]) and len(comparison.matched) == len(live.fields)
+        rewrite = may and mode != "add"
         return _Table(number, held, live, comparison, mode, rewrite, 1 if _has_rows(conn, name) else 0)
 
     def _lock(self, conn: connection, tables: Sequence[_Table]) -> None:
@@ -566,7 +578,7 @@ def _require_parents(conn: connection, tables: Sequence[_Table], keys: Sequence[
 
 def _is_same(conn: connection, table: _Table) -> bool:
     """Whether the live table is just what was backed up, and so has no difference to be found; counts its rows too."""
-    if not table.is_whole or not _is_of_this_server(conn, table.held):
+    if not table.is_whole or not loaded.is_comparable(conn, table.held):
         table.rows_before = _count(conn, table.live.table)
         return False
     found = checksum.of(conn, table.live.table.relation, table.held.fields)
@@ -574,17 +586,11 @@ def _is_same(conn: connection, table: _Table) -> bool:
     return found == (table.held.rows, table.held.checksum.value)
 
 
-def _is_of_this_server(conn: connection, held: TableBackup) -> bool:
-    """Whether its checksum was made by hash functions that are this server's."""
-    said = held.checksum
-    return (said.algorithm, said.server_major) == (checksum.ALGORITHM, conn.server_version // 10000)
-
-
 def _require_same(conn: connection, table: _Table) -> None:
     """Look once more, before the commit, at what the table is now."""
     fields = table.held.fields
     found = checksum.of(conn, table.live.table.relation, fields)
-    if not _is_of_this_server(conn, table.held):
+    if not loaded.is_comparable(conn, table.held):
         if found != checksum.of(conn, table.difference.loaded, fields):
             raise RestoreFailed(f"{table.held.full_name}: the table is not what was loaded beside it")
     elif found != (table.held.rows, table.held.checksum.value):

@@ -127,6 +127,30 @@ def test_an_empty_table_gets_its_rows_at_once(vault: Vault, restorer: Any, peopl
     assert rollup_is_right(vault)
 
 
+def test_an_empty_table_may_be_filled_by_several_statements(
+    vault: Vault, restorer: Any, people: int, monkeypatch: Any
+) -> None:
+    """The same rows; a damaged byte is told as such, and not as the key that it breaks."""
+    monkeypatch.setattr("shared.backups.restore.STATEMENT_BYTES", 5_000)
+    manifest = vault.take()
+    before = content(vault, "employees")
+    vault.query(f"delete from {EMPLOYEES}")
+    name = part_of(manifest)
+    whole = vault.read(name)
+    for place in random.Random(7).sample(range(len(whole) * 8), 20):
+        body = bytearray(whole)
+        body[place // 8] ^= 1 << place % 8
+        rewrite(vault, tampered(vault, manifest, name, bytes(body)))
+        with pytest.raises(BackupDamaged):
+            done(restorer)
+    assert content(vault, "employees") == (0, "0")
+    vault.services.store.put(vault.services.bucket, name, whole)
+    rewrite(vault, tampered(vault, manifest, name, whole))
+    assert counts(done(restorer)) == (people, 0, 0)
+    assert content(vault, "employees") == before
+    assert rollup_is_right(vault)
+
+
 def test_merge_takes_nothing_away(vault: Vault, restorer: Any, people: int) -> None:
     """What was changed changes back, what is gone comes, what came stays."""
     vault.take()

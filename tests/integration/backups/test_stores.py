@@ -9,12 +9,16 @@ from dataclasses import replace
 import pytest
 
 from shared.backups import verify
+from shared.backups.drill import drill
 from shared.backups.manifest import folder, manifest_name
+from shared.backups.restore import Request, restore
 from shared.errors import BackupDamaged
+from shared.postgres import Database
 from tests.integration.backups.conftest import Vault
 from tests.integration.objectstore.conftest import PLAIN, VERSIONED, Place, Running, places, running
 
 __all__ = ["running"]  # a fixture: the stores, each started once
+ROWS = "select * from hired_employees.hired_employees order by id"
 PLACES = [*places("minio", "seaweedfs", "moto", buckets=[VERSIONED]), *places("fake-gcs", buckets=[PLAIN])]
 
 
@@ -39,6 +43,25 @@ def test_a_backup_is_taken_and_verified_in_every_store(here: Vault, people: int)
         found = verify.verify(here.services, manifest.backup_id, depth, deadline_s=60)  # type: ignore[arg-type]
         assert (found.ok, found.failures) == (True, ())
     assert len(here.rows(manifest, "hired_employees")) == people
+
+
+def test_a_table_is_put_back_from_every_store(here: Vault, people: int) -> None:
+    """Removed and changed rows, by the restoring role, which takes its copy in that store too; and a drill."""
+    manifest = here.take()
+    before = here.query(ROWS)
+    here.query(
+        "delete from hired_employees.hired_employees where id % 10 = 1;"
+        " update hired_employees.hired_employees set job_id = 1 where id % 10 = 2"
+    )
+    pool = Database(here.database.url_for("restore"), application_name="restore-test", pool_size=6)
+    try:
+        restorer = replace(here.services, database=pool)
+        outcome = restore(restorer, Request("employees", manifest.backup_id, dry_run=False), deadline_s=60)
+        assert here.query(ROWS) == before
+        assert outcome.undo_backup_id is not None
+        assert drill(restorer, outcome.undo_backup_id, deadline_s=60).ok
+    finally:
+        pool.close()
 
 
 def test_a_flipped_bit_is_found_in_every_store(here: Vault, people: int) -> None:
