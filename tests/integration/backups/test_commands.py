@@ -14,6 +14,8 @@ from shared import cli
 from shared.backups.manifest import manifest_name
 from tests.integration.backups.conftest import Vault
 
+pytestmark = pytest.mark.slow  # each test takes backups of its own
+
 Rowdock = Callable[..., tuple[int, str, str]]
 
 

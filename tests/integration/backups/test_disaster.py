@@ -20,6 +20,8 @@ from tests.integration.api.conftest import Api
 from tests.integration.backups.conftest import Vault
 from tests.integration.ingest.conftest import Dock, buckets, dock, make_dock
 
+pytestmark = pytest.mark.slow  # each test takes backups of its own
+
 __all__ = ["buckets", "dock", "make_dock"]  # fixtures: a bucket that files are dropped into
 EMPLOYEES = (
     b"1,Ann,2021-02-03T04:05:06Z,1,1\n2,Bob,2021-05-06T07:08:09Z,2,2\n3,Cy,never,1,1\n4,Dee,2021-09-01T00:00:00Z,9,1\n"

@@ -18,6 +18,8 @@ from shared.errors import SettingsError, StoreRefused
 from tests.backups import AT
 from tests.integration.backups.conftest import Vault
 
+pytestmark = pytest.mark.slow  # each test takes backups of its own
+
 NEWEST = Policy(days=0, daily=0, weekly=0, monthly=0, yearly=0, least=1)
 LATER = datetime.now(UTC) + timedelta(days=2)
 

@@ -22,6 +22,8 @@ from shared.postgres import Database
 from tests.integration.backups.conftest import Vault
 from tests.integration.ingest.test_fourth_table import ENTRY, MIGRATION, A
 
+pytestmark = pytest.mark.slow  # each test takes backups of its own
+
 JOBS = {
     "type": "record",
     "name": "jobs",

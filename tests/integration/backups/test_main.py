@@ -24,6 +24,8 @@ from shared.backups import services
 from shared.backups.manifest import folder, manifest_name
 from tests.integration.backups.conftest import Vault
 
+pytestmark = pytest.mark.slow  # each test takes backups of its own
+
 ROOT = Path(__file__).resolve().parents[3]
 MAIN = ROOT / "functions/backup/main.py"
 DYING = Path(__file__).with_name("dying_main.py")

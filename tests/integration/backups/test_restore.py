@@ -487,6 +487,8 @@ import os, signal, sys
 from unittest import mock
 from shared.backups import restore as module
 from shared.backups.services import production
+
+pytestmark = pytest.mark.slow  # each test takes backups of its own
 step, when = sys.argv[1:3]
 owner, name = (module.loaded, "load") if step == "loaded.load" else (module, step)
 real = getattr(owner, name)

@@ -20,6 +20,8 @@ from shared.backups import services
 from shared.errors import DatabaseBusy
 from tests.integration.backups.conftest import Vault
 
+pytestmark = pytest.mark.slow  # each test takes backups of its own
+
 MAIN = Path(__file__).resolve().parents[3] / "functions/restore/main.py"
 PROBLEM = "application/problem+json"
 EMPLOYEES = "hired_employees.hired_employees"

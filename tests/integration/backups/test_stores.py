@@ -17,6 +17,8 @@ from shared.postgres import Database
 from tests.integration.backups.conftest import Vault
 from tests.integration.objectstore.conftest import PLAIN, VERSIONED, Place, Running, places, running
 
+pytestmark = pytest.mark.slow  # each test takes backups of its own
+
 __all__ = ["running"]  # a fixture: the stores, each started once
 ROWS = "select * from hired_employees.hired_employees order by id"
 PLACES = [*places("minio", "seaweedfs", "moto", buckets=[VERSIONED]), *places("fake-gcs", buckets=[PLAIN])]

@@ -33,6 +33,8 @@ from shared.errors import (
 from tests.backups import AT
 from tests.integration.backups.conftest import Vault
 
+pytestmark = pytest.mark.slow  # each test takes backups of its own
+
 EMPLOYEES = "hired_employees.hired_employees"
 WAIT_S = 30.0
 

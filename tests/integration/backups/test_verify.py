@@ -20,6 +20,8 @@ from shared.errors import BackupDamaged, DeadlineExceeded, NoSuchBackup, StoreRe
 from tests.backups import AT
 from tests.integration.backups.conftest import Vault
 
+pytestmark = pytest.mark.slow  # each test takes backups of its own
+
 DEPTHS = ("manifest", "bytes", "decode")
 
 
