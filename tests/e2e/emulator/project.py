@@ -175,7 +175,8 @@ def make_project(folder, storage="auto"):
     keep, kept_services = [], ("ingest", "api")
     for document in (ROOT / "deploy.yaml").read_text().split("---\n"):
         service = re.search(r"kind: Service\nmetadata:\n  name: (\w+)", document)
-        if (service is None or service[1] in kept_services) and "kind: Service, name: backup}" not in document:
+        called = re.findall(r"kind: Service, name: (\w+)}", document)
+        if {*called, *([service[1]] if service else [])} <= {*kept_services}:
             keep.append(re.sub(r"functions/(\w+)/main\.py", r"functions/\1.py", document))
     schedule = re.compile(r'schedule: "\* \* \* \* \*"')
     (folder / "deploy.yaml").write_text(schedule.sub('schedule: "0 0 1 1 *"', "---\n".join(keep)))
