@@ -28,6 +28,8 @@ from shared.errors import (
 from shared.postgres import Database
 from tests.integration.backups.conftest import Vault
 
+pytestmark = pytest.mark.slow  # each test takes backups of its own
+
 EMPLOYEES = "hired_employees.hired_employees"
 DAMAGE = f"""
 delete from {EMPLOYEES} where id % 100 = 3;
@@ -487,8 +489,6 @@ import os, signal, sys
 from unittest import mock
 from shared.backups import restore as module
 from shared.backups.services import production
-
-pytestmark = pytest.mark.slow  # each test takes backups of its own
 step, when = sys.argv[1:3]
 owner, name = (module.loaded, "load") if step == "loaded.load" else (module, step)
 real = getattr(owner, name)
