@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from shared.backups.difference import Mode as RowsMode
     from shared.backups.manifest import Manifest, TableBackup
     from shared.backups.services import Services
+    from shared.objectstore import ObjectInfo
 
 Mode = Literal["replace", "merge", "new_table"]
 MODES: tuple[Mode, ...] = ("replace", "merge", "new_table")
@@ -134,6 +135,7 @@ class Outcome:
 
     Attributes:
         manifest: None of a file that has none.
+        file: the object that was read instead, of that generation.
         roll_up_verified: whether the roll-up equals a recount afterwards; None where nothing was changed.
         undo_backup_id: the copy of the tables as they were; None if nothing was changed, or nothing was there.
         later_files: loaded after the snapshot, and so undone unless they are loaded again by force; the first
@@ -144,7 +146,7 @@ class Outcome:
     mode: Mode
     dry_run: bool
     tables: list[Restored]
-    file: str | None = None
+    file: ObjectInfo | None = None
     undo_backup_id: str | None = None
     later_files: list[dict[str, Any]] = field(default_factory=list)
     later_count: int = 0
@@ -156,7 +158,9 @@ class Outcome:
         at = self.manifest.snapshot_at if self.manifest else None
         return {
             "backup_id": self.manifest.backup_id if self.manifest else None,
-            "file": self.file,
+            "file": self.file.name if self.file else None,
+            "file_generation": self.file.generation if self.file else None,
+            "file_crc32c": self.file.crc32c if self.file else None,
             "snapshot_at": at.isoformat() if at else None,
             "age_s": round((datetime.now(UTC) - at).total_seconds()) if at else None,
             "mode": self.mode,
@@ -308,6 +312,7 @@ class _Work:
         self._services, self._request, self._manifest, self._held = services, request, manifest, tables
         self._ends_s, self._on_progress = ends_s, on_progress
         self._undo: str | None = None
+        self._file: ObjectInfo | None = None
 
     @property
     def _left_s(self) -> float:
@@ -322,7 +327,7 @@ class _Work:
     def done(self) -> Outcome:
         """Do it; a dry run ends with a rollback."""
         started_s = time.monotonic()
-        outcome = Outcome(self._manifest, self._request.mode, self._request.dry_run, [], self._request.file)
+        outcome = Outcome(self._manifest, self._request.mode, self._request.dry_run, [])
         with self._services.database.transaction(deadline_s=self._left_s, lock_wait_s=LOCK_WAIT_S) as conn:
             with conn.cursor() as cursor:
                 cursor.execute(SETTINGS)
@@ -333,6 +338,7 @@ class _Work:
                 outcome.tables = self._put_back(conn)
             if self._request.dry_run:
                 conn.rollback()
+        outcome.file = self._file
         outcome.undo_backup_id = self._undo
         outcome.seconds = time.monotonic() - started_s
         return outcome
@@ -393,7 +399,7 @@ class _Work:
         if self._request.file is None:
             loaded.load(self._services, conn, held, relation, self._progress_of(held))
             return
-        foreign.load(self._services, conn, held, relation, self._request.file)
+        self._file = foreign.load(self._services, conn, held, relation, self._request.file)
         rows, value = checksum.of(conn, relation, held.fields)  # nothing else vouches for a file
         own = Checksum(checksum.ALGORITHM, conn.server_version // 10000, value)
         table.held = replace(held, rows=rows, checksum=own)

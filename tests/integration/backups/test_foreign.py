@@ -16,6 +16,8 @@ import fastavro
 import pytest
 
 from shared import dictionary, migrate
+from shared.avro import container
+from shared.backups import foreign
 from shared.backups.restore import Request, restore
 from shared.errors import BackupDamaged, NoSuchBackup, RestoreRefused
 from shared.postgres import Database
@@ -56,7 +58,9 @@ def putter(vault: Vault, request: pytest.FixtureRequest) -> Callable[..., dict[s
         vault.services.store.put(vault.services.bucket, "old/file.avro", body)
         asked = Request(table, **{"mode": "merge", "dry_run": False, "file": "old/file.avro", **given})
         answer = restore(replace(vault.services, database=pool), asked, deadline_s=60).as_json()
+        info = vault.services.store.stat(vault.services.bucket, "old/file.avro")
         assert (answer["backup_id"], answer["file"]) == (None, "old/file.avro")
+        assert (answer["file_generation"], answer["file_crc32c"]) == (info.generation, info.crc32c)
         told: dict[str, Any] = answer["tables"][0] | {"undo": answer["undo_backup_id"]}
         return told
 
@@ -75,6 +79,8 @@ def test_rows_of_a_bare_file_come_back(vault: Vault, put_back: Callable[..., dic
     assert jobs(vault) == [(1, "Welder"), (2, "Seller"), (9, "Planner")]
     assert told["undo"] is not None
     assert put_back(avro(JOBS, GOOD, codec))["undo"] is None
+    history = "select backup_id, table_name, mode, state, rows_inserted, rows_updated from backup_status.restores"
+    assert vault.query(f"{history} order by id limit 1") == [(None, "jobs", "merge", "done", 1, 1)]
 
 
 def test_a_dry_run_of_a_file_changes_nothing(vault: Vault, put_back: Callable[..., dict[str, Any]]) -> None:
@@ -135,12 +141,67 @@ def test_rows_that_break_a_rule_are_counted_and_nothing_is_changed(
     before = jobs(vault)
     with pytest.raises(RestoreRefused) as refused:
         put_back(avro(JOBS, [*GOOD, {"id": 0, "job": "Secret"}, {"id": -1, "job": "  "}]))
-    assert "id.out_of_range: 2" in str(refused.value)
-    assert "job.missing: 1" in str(refused.value)
+    assert "2 of 4 rows" in str(refused.value)
+    assert "record 3: id.out_of_range; record 4: id.out_of_range, job.missing" in str(refused.value)
     assert "Secret" not in str(refused.value)
     with pytest.raises(RestoreRefused, match="1 rows of the file have a key"):
         put_back(avro(JOBS, [*GOOD, GOOD[0]]))
     assert jobs(vault) == before
+
+
+def test_of_many_bad_rows_the_first_are_named(vault: Vault, put_back: Callable[..., dict[str, Any]]) -> None:
+    """All of them are counted, across blocks too."""
+    rows = [{"id": number, "job": "x" if number % 2 else " "} for number in range(1, 40_001)]
+    with pytest.raises(RestoreRefused) as refused:
+        put_back(avro(JOBS, rows))
+    assert "20000 of 40000 rows" in str(refused.value)
+    assert "record 2: job.missing" in str(refused.value)
+    assert f"record {2 * foreign.FIRST_BAD_ROWS}: job.missing" in str(refused.value)
+    assert f"record {2 * foreign.FIRST_BAD_ROWS + 2}:" not in str(refused.value)
+
+
+def test_a_file_beyond_the_cap_is_refused_unread(
+    vault: Vault, put_back: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its size in the store; one of just the cap is taken."""
+    body, before = avro(JOBS, GOOD), jobs(vault)
+    monkeypatch.setattr(foreign, "MOST_BYTES", len(body) - 1)
+    with pytest.raises(RestoreRefused, match="at most"):
+        put_back(body)
+    assert jobs(vault) == before
+    monkeypatch.setattr(foreign, "MOST_BYTES", len(body))
+    assert put_back(body)["inserted"] == 1
+
+
+def test_texts_come_back_letter_by_letter(vault: Vault, put_back: Callable[..., dict[str, Any]]) -> None:
+    """What means something to COPY as well."""
+    texts = ["a\\b", "a\tb", "a\nb", "a\r\nb", "\\N", "\\.", 'q"q', "Ñandú 🙂"]
+    put_back(avro(JOBS, [{"id": 100 + place, "job": text} for place, text in enumerate(texts)]))
+    assert [job for id_, job in jobs(vault) if id_ >= 100] == texts
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        ({"type": "long", "logicalType": "timestamp-millis"}, datetime(2021, 7, 27, 16, 2, 8, tzinfo=UTC)),
+        ({"type": "long", "logicalType": "timestamp-micros"}, datetime(2021, 7, 27, 16, 2, 8, tzinfo=UTC)),
+        ("string", "2021-07-27T18:02:08+02:00"),
+    ],
+    ids=["millis", "micros", "text"],
+)
+def test_an_instant_is_taken_in_each_form(
+    vault: Vault, put_back: Callable[..., dict[str, Any]], kind: Any, value: Any
+) -> None:
+    """As AVRO's logical types, and as ISO 8601 text."""
+    schema = with_fields(
+        ("id", "int"), ("name", "string"), ("datetime", kind), ("department_id", "int"), ("job_id", "int")
+    )
+    put_back(
+        avro(schema, [{"id": 5000, "name": "Ann", "datetime": value, "department_id": 1, "job_id": 1}]), "employees"
+    )
+    assert vault.query("select hired_date from hired_employees.hired_employees where id = 5000") == [
+        (datetime(2021, 7, 27, 16, 2, 8, tzinfo=UTC),)
+    ]
 
 
 def test_a_file_that_is_cut_or_is_none_is_damaged(vault: Vault, put_back: Callable[..., dict[str, Any]]) -> None:
@@ -167,6 +228,7 @@ def test_every_type_of_the_dictionary_comes_out_of_avro(
     schema = with_fields(
         ("code", {"type": "string", "logicalType": "uuid"}),
         ("employee_id", "int"),
+        ("replaces", ["null", "string"]),
         ("signed_on", {"type": "int", "logicalType": "date"}),
         ("salary", {"type": "bytes", "logicalType": "decimal", "precision": 10, "scale": 2}),
         ("hours", "long"),
@@ -174,7 +236,16 @@ def test_every_type_of_the_dictionary_comes_out_of_avro(
         ("terms", ["null", "string"]),
     )
     row = {"code": UUID(A), "employee_id": 1, "signed_on": date(2021, 11, 7), "salary": Decimal("-12.30")}
+    row["replaces"] = None  # type: ignore[assignment]
     row |= {"hours": 2**40, "permanent": True, "terms": '{"a": 1}'}  # type: ignore[dict-item]
+    without = {**schema, "fields": [field for field in schema["fields"] if field["name"] != "replaces"]}
+    with pytest.raises(RestoreRefused, match="replaces is missing"):  # or each would lose what it has there
+        putter(vault, request)(avro(without, [row]), "contracts")
+    for scale in (-1, 1001, "x", True):
+        schema["fields"][4]["type"]["scale"] = scale
+        with pytest.raises(RestoreRefused, match="salary is numeric"):
+            putter(vault, request)(container.header(schema, bytes(16)), "contracts")
+    schema["fields"][4]["type"]["scale"] = 2
     putter(vault, request)(avro(schema, [row]), "contracts")
     assert vault.query(
         "select code::text, employee_id, replaces, signed_on::text, salary::text, hours, permanent, terms::text"
