@@ -52,6 +52,19 @@ def data(status: int, body: Mapping[str, Any]) -> flask.Response:
     return answer
 
 
+def ready(name: str) -> flask.Response:
+    """200, or 503 and a line of the log where something is missing: one for each probe would be noise."""
+    from shared import logs, postgres, readiness
+
+    try:
+        readiness.require(postgres.database())
+    except RowdockError as error:
+        with logs.canonical_line(f"{name}.not_ready") as line:
+            line.failed(error)
+        return not_ready(f"The function {name} cannot do its work now.")
+    return ok()
+
+
 def not_ready(detail: str) -> flask.Response:
     """503, for probes; why is for the log."""
     return problem(503, "not_ready", detail, {"Retry-After": "5"})

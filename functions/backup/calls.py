@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ from shared.backups import expire as expiring
 from shared.backups import verify as verifying
 from shared.backups.retention import Policy
 from shared.backups.take import take
+from shared.called import Call, Headers
 from shared.errors import RequestRefused
 from shared.events import KNATIVE_PING
 
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
 
 DEPTHS = ("manifest", "bytes", "decode")
 CLOCKS_APART = timedelta(minutes=5)  # a later instant is no run that is due: its own run would find it done
-Headers = Mapping[str, str]
-Call = Callable[["Services", Headers, dict[str, Any], "CanonicalLine"], Mapping[str, Any]]
 
 
 def back_up(services: Services, headers: Headers, body: dict[str, Any], line: CanonicalLine) -> Mapping[str, Any]:

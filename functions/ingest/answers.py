@@ -8,15 +8,15 @@ from shared import answers
 from shared.answers import ok
 from shared.errors import CallerRefused, EventRefused, RowdockError, TransientError
 
-__all__ = ["failed", "not_allowed", "not_ready", "ok"]
+__all__ = ["failed", "not_allowed", "ok", "ready"]
 TO_MEND = (
     "The function cannot take events as it is deployed; its log says why. Deliver this one again once it is mended."
 )
 
 
-def not_ready() -> flask.Response:
-    """503, for probes; why is for the log."""
-    return answers.not_ready("The function cannot take events now.")
+def ready() -> flask.Response:
+    """200 or 503, for probes; why is for the log."""
+    return answers.ready("ingest")
 
 
 def not_allowed() -> flask.Response:

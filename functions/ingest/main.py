@@ -8,7 +8,6 @@ from flask.typing import ResponseReturnValue
 
 from functions.ingest import answers
 from shared import events, identity, logs
-from shared.errors import RowdockError
 
 logs.configure()
 
@@ -22,7 +21,7 @@ def ingest(request: flask.Request) -> ResponseReturnValue:
     comes again, or ends as a dead letter, and no file is lost. ``/health`` and ``/ready`` answer everybody.
     """
     if request.method != "POST":
-        probe = {"/health": answers.ok, "/ready": _ready}.get(request.path, answers.not_allowed)
+        probe = {"/health": answers.ok, "/ready": answers.ready}.get(request.path, answers.not_allowed)
         return probe() if request.method in ("GET", "HEAD") else answers.not_allowed()
     try:
         with logs.canonical_line("ingest.finished") as line:
@@ -37,16 +36,3 @@ def ingest(request: flask.Request) -> ResponseReturnValue:
     except Exception as error:  # noqa: BLE001  # the line has told of it; functions-framework would answer with HTML
         return answers.failed(error)
     return "", 204
-
-
-def _ready() -> flask.Response:
-    """200 or 503, and a line of the log where something is missing: one for each probe would be noise."""
-    from shared import postgres, readiness
-
-    try:
-        readiness.require(postgres.database())
-    except RowdockError as error:
-        with logs.canonical_line("ingest.not_ready") as line:
-            line.failed(error)
-        return answers.not_ready()
-    return answers.ok()

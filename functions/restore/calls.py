@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from shared import json_body
 from shared.backups import verify
+from shared.backups.asked import MODES, Request
 from shared.backups.catalogue import LATEST
 from shared.backups.drill import drill as drilled
-from shared.backups.restore import MODES, Request, restore
-from shared.errors import BackupDamaged, ObjectNotFound, PermanentError, RequestRefused, RestoreRefused
+from shared.backups.restore import restore
+from shared.called import Call, Headers
+from shared.errors import RequestRefused, RestoreRefused
 
 if TYPE_CHECKING:
     from shared.backups.services import Services
     from shared.logs import CanonicalLine
 
 KEYS = ("table", "backup", "as_of", "mode", "target", "dry_run", "confirm", "file")
-# Of the backup and not of the request: what lies in the bucket is not what was written.
-STATUS_BY_ERROR: Mapping[type[PermanentError], int] = {BackupDamaged: 422, ObjectNotFound: 422}
 NOTHING_CHANGED = "Nothing was changed: this is what would be. To do it, send confirm with the name that table has."
 DONE = "Restored."
-Call = Callable[["Services", dict[str, Any], "CanonicalLine"], Mapping[str, Any]]
 
 
-def put_back(services: Services, body: dict[str, Any], line: CanonicalLine) -> Mapping[str, Any]:
+def put_back(services: Services, _headers: Headers, body: dict[str, Any], line: CanonicalLine) -> Mapping[str, Any]:
     """``{"table", "backup", "as_of", "mode", "target", "dry_run", "confirm", "file"}``: what was, or would be, done."""
     request = request_of(body)
     line.update(table=request.table, mode=request.mode, dry_run=request.dry_run)
@@ -36,7 +35,7 @@ def put_back(services: Services, body: dict[str, Any], line: CanonicalLine) -> M
     return {"data": {"message": NOTHING_CHANGED if request.dry_run else DONE, **told}}
 
 
-def drill(services: Services, body: dict[str, Any], line: CanonicalLine) -> Mapping[str, Any]:
+def drill(services: Services, _headers: Headers, body: dict[str, Any], line: CanonicalLine) -> Mapping[str, Any]:
     """``{"backup": id or "latest"}``: what was found when it was restored into temporary tables.
 
     Raises:

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import TYPE_CHECKING
 
 from psycopg2 import sql
 
-from shared.avro.table_in import PartToRead, copy_in
+from shared.avro.table_in import copy_in
 from shared.avro.table_out import read_back
 from shared.backups import checksum
+from shared.backups.verify import part_to_read
 from shared.errors import BackupDamaged, RestoreRefused
 
 if TYPE_CHECKING:
     from psycopg2.extensions import connection
 
-    from shared.backups.manifest import Column, Part, TableBackup
+    from shared.backups.manifest import Column, TableBackup
     from shared.backups.services import Services
 
 # The server's own words for a type, so that none of the manifest's gets into a statement; null for a type it lacks.
@@ -91,7 +91,7 @@ def load(
         ObjectNotFound, StoreUnavailable, StoreRefused: from the store.
         psycopg2.Error: from the database.
     """
-    parts = [_to_read(services, part) for part in held.parts]
+    parts = [part_to_read(services, part) for part in held.parts]
     rows = copy_in(conn, target, held.fields, parts, on_progress, statement_bytes=statement_bytes)
     if rows != held.rows:
         raise BackupDamaged(f"{held.full_name}: {rows} rows came, the backup says {held.rows}: take another backup")
@@ -128,15 +128,3 @@ def is_comparable(conn: connection, held: TableBackup) -> bool:
     """Whether this server gives the same rows the same checksum as the one that was backed up."""
     made = (held.checksum.algorithm, held.checksum.server_major)
     return made == (checksum.ALGORITHM, conn.server_version // 10000)
-
-
-def _to_read(services: Services, part: Part) -> PartToRead:
-    return PartToRead(
-        open=partial(services.store.open_read, services.bucket, part.object, part.generation),
-        rows=part.rows,
-        bytes=part.bytes,
-        sha256=part.sha256,
-        crc32c=part.crc32c,
-        datums_sha256=part.datums_sha256,
-        name=part.object,
-    )

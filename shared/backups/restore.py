@@ -6,9 +6,9 @@ import shlex
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import replace
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
 
 import psycopg2
 from psycopg2 import sql
@@ -16,15 +16,17 @@ from psycopg2 import sql
 from shared import rollup
 from shared.backups import checksum, foreign, loaded, references
 from shared.backups.apply import apply, raise_sequence
-from shared.backups.catalogue import LATEST, Catalogue
-from shared.backups.compare import Comparison, compare
-from shared.backups.difference import Counts, Difference, find
+from shared.backups.asked import ALL, MOST_FILES, Outcome, Request, Restored
+from shared.backups.catalogue import Catalogue
+from shared.backups.compare import compare
+from shared.backups.difference import Counts, find
 from shared.backups.history import published
 from shared.backups.manifest import Checksum
 from shared.backups.restores import Restores
-from shared.backups.tables import SEQUENCES, Definition, TableName, choose, describe
+from shared.backups.returning import Returning, is_same, require_filled, require_fit, require_parents, require_same
+from shared.backups.tables import SEQUENCES, TableName, choose, describe
 from shared.backups.take import take
-from shared.errors import NoSuchBackup, NoSuchTable, RestoreFailed, RestoreRefused
+from shared.errors import NoSuchBackup, NoSuchTable, RestoreRefused
 
 if TYPE_CHECKING:
     from psycopg2.extensions import connection
@@ -34,13 +36,9 @@ if TYPE_CHECKING:
     from shared.backups.services import Services
     from shared.objectstore import ObjectInfo
 
-Mode = Literal["replace", "merge", "new_table"]
-MODES: tuple[Mode, ...] = ("replace", "merge", "new_table")
-ALL = "*"
 NEW_TABLES = "restored"  # schema of what mode new_table makes
 LOCK_WAIT_S = 10.0  # for a load of the table that is under way; a longer one is told as DatabaseBusy
 STATEMENT_BYTES = 128 << 20  # of a COPY into a live table: its triggers run while the next rows are read
-MOST_FILES = 1000  # of those loaded later, in an answer
 COMMITS_AFTER = timedelta(minutes=1)  # a load ends its history row at most so long before it commits
 # Of these nothing is taken away: a key that was revoked since stays revoked, and backups that were taken since exist.
 ADDED_TO = frozenset(
@@ -72,107 +70,6 @@ LATER_FILES = """
 """
 
 Progress = Callable[[str, int], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """What is to be put back.
-
-    Attributes:
-        table: any of its names, or ``*`` for every table of the backup; the latest is then one that holds all.
-        backup: id, or ``latest``.
-        as_of: aware; the latest backup whose snapshot is of this instant or earlier.
-        mode: ``replace`` makes the table what was backed up; ``merge`` leaves rows that the backup does not have;
-            ``new_table`` leaves the table alone and makes ``target`` in the schema ``restored``.
-        dry_run: only say what would be done.
-        file: an AVRO file without manifest in the backup bucket, instead of a backup (``shared.backups.foreign``).
-    """
-
-    table: str
-    backup: str = LATEST
-    as_of: datetime | None = None
-    mode: Mode = "replace"
-    target: str | None = None
-    dry_run: bool = True
-    file: str | None = None
-
-
-@dataclass(slots=True)
-class Restored:
-    """What a restore did to one table, or would do.
-
-    Attributes:
-        notes: differences of columns that it got over.
-        rows_before: in the live table.
-    """
-
-    table: str
-    target: str
-    rows_in_backup: int
-    rows_before: int = 0
-    counts: Counts = field(default_factory=Counts)
-    notes: tuple[str, ...] = ()
-    keys: tuple[str, ...] = ()
-
-    def as_json(self) -> dict[str, Any]:
-        """For an answer."""
-        return {
-            "table": self.table,
-            "target": self.target,
-            "rows_before": self.rows_before,
-            "rows_in_backup": self.rows_in_backup,
-            "inserted": self.counts.insert,
-            "updated": self.counts.update,
-            "deleted": self.counts.delete,
-            "notes": list(self.notes),
-            "keys": list(self.keys),
-        }
-
-
-@dataclass(slots=True)
-class Outcome:
-    """What a restore did, or would do.
-
-    Attributes:
-        manifest: None of a file that has none.
-        file: the object that was read instead, of that generation.
-        roll_up_verified: whether the roll-up equals a recount afterwards; None where nothing was changed.
-        undo_backup_id: the copy of the tables as they were; None if nothing was changed, or nothing was there.
-        later_files: loaded after the snapshot, and so undone unless they are loaded again by force; the first
-            ``MOST_FILES`` of ``later_count``.
-    """
-
-    manifest: Manifest | None
-    mode: Mode
-    dry_run: bool
-    tables: list[Restored]
-    file: ObjectInfo | None = None
-    undo_backup_id: str | None = None
-    later_files: list[dict[str, Any]] = field(default_factory=list)
-    later_count: int = 0
-    roll_up_verified: bool | None = None
-    seconds: float = 0.0
-
-    def as_json(self) -> dict[str, Any]:
-        """For an answer: instants as texts."""
-        at = self.manifest.snapshot_at if self.manifest else None
-        return {
-            "backup_id": self.manifest.backup_id if self.manifest else None,
-            "file": self.file.name if self.file else None,
-            "file_generation": self.file.generation if self.file else None,
-            "file_crc32c": self.file.crc32c if self.file else None,
-            "snapshot_at": at.isoformat() if at else None,
-            "age_s": round((datetime.now(UTC) - at).total_seconds()) if at else None,
-            "mode": self.mode,
-            "dry_run": self.dry_run,
-            "lock": "SHARE ROW EXCLUSIVE: readers go on, writers wait" if self.mode != "new_table" else None,
-            "tables": [table.as_json() for table in self.tables],
-            "undo_backup_id": self.undo_backup_id,
-            "files_loaded_later": self.later_files,
-            "files_loaded_later_count": self.later_count,
-            "roll_up_verified": self.roll_up_verified,
-            "seconds": round(self.seconds, 3),
-        }
 
 
 def restore(
@@ -250,53 +147,6 @@ def _require_target(request: Request) -> None:
         raise RestoreRefused("a file is restored into one table, with mode merge or replace")
 
 
-@dataclass(slots=True)
-class _Table:
-    """One table on its way back."""
-
-    number: int
-    held: TableBackup
-    live: Definition
-    comparison: Comparison
-    rows_mode: RowsMode
-    rewrite: bool
-    rows_before: int
-    counts: Counts = field(default_factory=Counts)
-
-    @property
-    def difference(self) -> Difference:
-        return Difference(
-            self.number,
-            self.held.schema,
-            self.held.name,
-            self.live.primary_key,
-            self.comparison.matched,
-            self.rows_mode,
-            self.rewrite,
-        )
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether the live table must be just what was backed up in the end."""
-        return self.rows_mode == "replace" and self.comparison.is_identical
-
-    def told(self, keys: Sequence[references.Reference]) -> Restored:
-        name = (self.held.schema, self.held.name)
-        return Restored(
-            table=self.held.dictionary_key or self.held.full_name,
-            target=self.held.full_name,
-            rows_in_backup=self.held.rows,
-            rows_before=self.rows_before,
-            counts=self.counts,
-            notes=self.comparison.notes,
-            keys=tuple(
-                f"{'.'.join(key.child)} ({', '.join(key.child_columns)}) -> {'.'.join(key.parent)}"
-                for key in keys
-                if name in (key.child, key.parent)
-            ),
-        )
-
-
 class _Work:
     """One restore."""
 
@@ -359,7 +209,7 @@ class _Work:
 
     def _put_back(self, conn: connection) -> list[Restored]:
         tables = [self._described(conn, number, held) for number, held in enumerate(self._held)]
-        _require_fit(tables)
+        require_fit(tables)
         keys = references.read(conn, [(table.held.schema, table.held.name) for table in tables])
         empty = [table for table in tables if table.rows_mode != "add"]
         if self._may_be_loaded_directly(conn, empty):
@@ -372,28 +222,28 @@ class _Work:
         self._bring_in(conn, tables, keys)
         return [table.told(keys) for table in tables]
 
-    def _bring_in(self, conn: connection, tables: Sequence[_Table], keys: Sequence[references.Reference]) -> None:
+    def _bring_in(self, conn: connection, tables: Sequence[Returning], keys: Sequence[references.Reference]) -> None:
         """By the difference between the live tables and what was loaded beside them."""
         for table in tables:
             relation = table.difference.loaded
             loaded.create(conn, sql.Identifier(relation.strings[-1]), table.held.columns)
             self._load(conn, table)
-            _require_filled(conn, table)
+            require_filled(conn, table)
         self._lock(conn, tables)
         self._raise_sequences(conn, tables)
-        differing = [table for table in tables if not _is_same(conn, table)]
+        differing = [table for table in tables if not is_same(conn, table)]
         with ThreadPoolExecutor(1, thread_name_prefix="undo") as pool:
             sure = all(table.is_whole or table.rows_mode == "add" for table in differing)
             undo = pool.submit(self._copied_before, differing) if sure else None  # beside the search for differences
             for table in differing:
                 table.counts = find(conn, table.difference)
-            _require_parents(conn, differing, keys)
+            require_parents(conn, differing, keys)
             changed = [table for table in differing if table.counts.any]
             if changed and not self._request.dry_run:
                 self._undo = undo.result() if undo else self._copied_before(changed)
                 self._apply(conn, changed)
 
-    def _load(self, conn: connection, table: _Table) -> None:
+    def _load(self, conn: connection, table: Returning) -> None:
         """Fill the table beside the live one."""
         relation, held = table.difference.loaded, table.held
         if self._request.file is None:
@@ -404,13 +254,15 @@ class _Work:
         own = Checksum(checksum.ALGORITHM, conn.server_version // 10000, value)
         table.held = replace(held, rows=rows, checksum=own)
 
-    def _apply(self, conn: connection, changed: Sequence[_Table]) -> None:
+    def _apply(self, conn: connection, changed: Sequence[Returning]) -> None:
         apply(conn, [table.difference for table in changed])
         for table in changed:
             if table.is_whole:
-                _require_same(conn, table)
+                require_same(conn, table)
 
-    def _load_directly(self, conn: connection, tables: Sequence[_Table], keys: Sequence[references.Reference]) -> None:
+    def _load_directly(
+        self, conn: connection, tables: Sequence[Returning], keys: Sequence[references.Reference]
+    ) -> None:
         """Into the empty tables themselves, parents first: what is not as it was is rolled back all the same."""
         to_themselves = {key.child for key in keys if key.child == key.parent}
         for table in tables:
@@ -427,7 +279,7 @@ class _Work:
                 ) from error
             table.counts = Counts(insert=table.held.rows)
 
-    def _may_be_loaded_directly(self, conn: connection, tables: Sequence[_Table]) -> bool:
+    def _may_be_loaded_directly(self, conn: connection, tables: Sequence[Returning]) -> bool:
         """Whether rows may go where they belong at once: nothing is there to differ from, or to be kept.
 
         What is compared by its datums is read back in its order, which only a new table keeps.
@@ -439,7 +291,7 @@ class _Work:
             for table in tables
         )
 
-    def _described(self, conn: connection, number: int, held: TableBackup) -> _Table:
+    def _described(self, conn: connection, number: int, held: TableBackup) -> Returning:
         name = self.target_of(held)
         if not _exists(conn, name):
             raise NoSuchTable(
@@ -457,9 +309,9 @@ class _Work:
             # What the backup does not have of a row would be lost with it, and what is added to changes no row.
             may = bool(cursor.fetchall()[0][0]) and len(comparison.matched) == len(live.fields)
         rewrite = may and mode != "add"
-        return _Table(number, held, live, comparison, mode, rewrite, 1 if _has_rows(conn, name) else 0)
+        return Returning(number, held, live, comparison, mode, rewrite, 1 if _has_rows(conn, name) else 0)
 
-    def _lock(self, conn: connection, tables: Sequence[_Table]) -> None:
+    def _lock(self, conn: connection, tables: Sequence[Returning]) -> None:
         """Hold off every writer; readers go on."""
         kept_still = [table for table in tables if table.rows_mode != "add"]  # history goes on meanwhile, our own too
         if self._request.dry_run or not kept_still:
@@ -468,7 +320,7 @@ class _Work:
         with conn.cursor() as cursor:
             cursor.execute(sql.SQL("lock table {} in share row exclusive mode").format(names))
 
-    def _copied_before(self, tables: Sequence[_Table]) -> str | None:
+    def _copied_before(self, tables: Sequence[Returning]) -> str | None:
         """Take a backup of the tables as they are, through other connections, while nobody writes to them."""
         losing = [table for table in tables if table.rows_mode != "add"]
         if self._request.dry_run or not any(table.rows_before for table in losing):
@@ -477,7 +329,7 @@ class _Work:
         copy = take(self._services, kind="undo", tables=names, deadline_s=self._left_s, on_progress=self._on_progress)
         return copy.backup_id
 
-    def _raise_sequences(self, conn: connection, tables: Sequence[_Table]) -> None:
+    def _raise_sequences(self, conn: connection, tables: Sequence[Returning]) -> None:
         """First of all: history that is written meanwhile must not take ids that are about to come back."""
         if self._request.dry_run:
             return
@@ -533,71 +385,3 @@ def _has_rows(conn: connection, name: TableName) -> bool:
     with conn.cursor() as cursor:
         cursor.execute(sql.SQL("select exists (select from {})").format(name.relation))
         return bool(cursor.fetchall()[0][0])
-
-
-def _count(conn: connection, name: TableName) -> int:
-    with conn.cursor() as cursor:
-        cursor.execute(sql.SQL("select count(*) from {}").format(name.relation))
-        return int(cursor.fetchall()[0][0])
-
-
-def _require_fit(tables: Sequence[_Table]) -> None:
-    refusals = [f"{table.held.full_name}.{text}" for table in tables for text in table.comparison.refusals]
-    if refusals:
-        raise RestoreRefused(
-            f"the backup does not fit the table as it is now: {'; '.join(refusals)}."
-            " Restore it with mode new_table and a target, and bring over what you need"
-        )
-
-
-def _require_filled(conn: connection, table: _Table) -> None:
-    for name, source in table.comparison.must_be_filled:
-        query = sql.SQL("select count(*) from {} where {} is null")
-        with conn.cursor() as cursor:
-            cursor.execute(query.format(table.difference.loaded, sql.Identifier(source)))
-            rows = cursor.fetchall()[0][0]
-        if rows:
-            raise RestoreRefused(
-                f"{table.held.full_name}.{name}: {rows} rows of the backup have no value, and the column needs one now."
-                " Restore it with mode new_table and a target, and bring over what you need"
-            )
-
-
-def _require_parents(conn: connection, tables: Sequence[_Table], keys: Sequence[references.Reference]) -> None:
-    """Refuse what would leave rows without their parents, or reach into tables that nobody asked for."""
-    differences = {(table.held.schema, table.held.name): table.difference for table in tables}
-    deleting = {name for name, table in zip(differences, tables, strict=True) if table.counts.delete}
-    for key in keys:
-        child, parent = ".".join(key.child), ".".join(key.parent)
-        if key.reaches_into_child and key.parent in deleting and key.child not in differences:
-            raise RestoreRefused(
-                f"rows of {parent} would go, and {key.name} would {key.on_delete} those of {child} with them:"
-                f" restore {child} as well, or all tables with *"
-            )
-        if orphans := references.rows_without_parent(conn, key, differences):
-            raise RestoreRefused(
-                f"{orphans} rows of {child} would point to no row of {parent} ({', '.join(key.child_columns)}):"
-                f" restore {parent if key.child in differences else child} as well, or all tables with *;"
-                " mode merge takes no row away"
-            )
-
-
-def _is_same(conn: connection, table: _Table) -> bool:
-    """Whether the live table is just what was backed up, and so has no difference to be found; counts its rows too."""
-    if not table.is_whole or not loaded.is_comparable(conn, table.held):
-        table.rows_before = _count(conn, table.live.table)
-        return False
-    found = checksum.of(conn, table.live.table.relation, table.held.fields)
-    table.rows_before = found[0]
-    return found == (table.held.rows, table.held.checksum.value)
-
-
-def _require_same(conn: connection, table: _Table) -> None:
-    """Look once more, before the commit, at what the table is now."""
-    fields = table.held.fields
-    found = checksum.of(conn, table.live.table.relation, fields)
-    if not loaded.is_comparable(conn, table.held):
-        if found != checksum.of(conn, table.difference.loaded, fields):
-            raise RestoreFailed(f"{table.held.full_name}: the table is not what was loaded beside it")
-    elif found != (table.held.rows, table.held.checksum.value):
-        raise RestoreFailed(f"{table.held.full_name}: the table is not what the backup says, checksum {found[1]}")

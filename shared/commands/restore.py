@@ -17,7 +17,7 @@ from shared.commands.backups import DEADLINE_S, at_work, instant
 from shared.commands.output import show
 
 if TYPE_CHECKING:
-    from shared.backups.restore import Outcome, Request
+    from shared.backups.asked import Outcome, Request
     from shared.settings import Settings
 
 MODES = ("replace", "merge", "new-table")
@@ -71,7 +71,7 @@ def _restore(given: Namespace, settings: Settings, parser: ArgumentParser) -> in
 
 
 def _request(given: Namespace) -> Request:
-    from shared.backups.restore import Request
+    from shared.backups.asked import Request
 
     mode: Any = (given.mode or ("merge" if given.file else "replace")).replace("-", "_")
     return Request(given.table, given.backup, given.as_of, mode, given.target, given.dry_run, given.file)

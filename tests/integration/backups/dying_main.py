@@ -3,40 +3,14 @@
 from __future__ import annotations
 
 import os
-import signal
 from collections.abc import Callable
 from typing import Any
 
 from functions.backup.main import backup
 from shared.backups import take
+from tests.dying import after, before
 
 __all__ = ["backup"]
-
-
-def die() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def after(call: Callable[..., Any], times: int = 1) -> Callable[..., Any]:
-    """Wrap ``call`` so that its ``times``-th return is the last thing that happens."""
-    left = [times]
-
-    def wrapped(*args: Any, **kwargs: Any) -> Any:
-        result = call(*args, **kwargs)
-        left[0] -= 1
-        if left[0] == 0:
-            die()
-        return result
-
-    return wrapped
-
-
-def before(call: Callable[..., Any]) -> Callable[..., Any]:
-    def wrapped(*args: Any, **kwargs: Any) -> Any:
-        die()
-        return call(*args, **kwargs)
-
-    return wrapped
 
 
 def in_the_second_table(copy_out: Callable[..., Any]) -> Callable[..., Any]:

@@ -12,7 +12,8 @@ import pytest
 from functions.api.services import Services as ApiServices
 from functions.ingest import work
 from shared import api_keys, dictionary, events, settings
-from shared.backups.restore import Request, restore
+from shared.backups.asked import Request
+from shared.backups.restore import restore
 from shared.events import Event
 from shared.postgres import Database
 from tests.conftest import TestDatabase

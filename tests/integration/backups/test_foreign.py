@@ -18,7 +18,8 @@ import pytest
 from shared import dictionary, migrate
 from shared.avro import container
 from shared.backups import foreign
-from shared.backups.restore import Request, restore
+from shared.backups.asked import Request
+from shared.backups.restore import restore
 from shared.errors import BackupDamaged, NoSuchBackup, RestoreRefused
 from shared.postgres import Database
 from tests.integration.backups.conftest import Vault

@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from shared.backups import checksum
+from shared.backups.asked import Request
 from shared.backups.manifest import Manifest, manifest_name
-from shared.backups.restore import Request, restore
+from shared.backups.restore import restore
 from shared.backups.tables import choose, describe
 from shared.errors import (
     BackupDamaged,
@@ -483,11 +484,12 @@ def test_a_part_that_is_gone_and_a_manifest_that_was_edited_are_refused(
 
 # --- Crashes
 
-STEPS = ["loaded.load", "find", "take", "apply", "_require_same"]
+STEPS = ["loaded.load", "find", "take", "apply", "require_same"]
 WORKER = """
 import os, signal, sys
 from unittest import mock
 from shared.backups import restore as module
+from shared.backups.asked import Request
 from shared.backups.services import production
 step, when = sys.argv[1:3]
 owner, name = (module.loaded, "load") if step == "loaded.load" else (module, step)
@@ -498,7 +500,7 @@ def killed(*given, **named):
     real(*given, **named)
     os.kill(os.getpid(), signal.SIGKILL)
 setattr(owner, name, killed)
-module.restore(production(), module.Request("employees", dry_run=False), deadline_s=60)
+module.restore(production(), Request("employees", dry_run=False), deadline_s=60)
 """
 
 

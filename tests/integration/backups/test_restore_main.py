@@ -216,7 +216,9 @@ def test_probes_and_other_methods(function: Function) -> None:
 
 def test_a_defect_is_a_problem_document_too(function: Function, monkeypatch: pytest.MonkeyPatch) -> None:
     """500 and nothing of the exception."""
-    monkeypatch.setitem(calls.CALLS, "/drill", ("drill", lambda _services, _body, _line: {"n": int("private")}))
+    monkeypatch.setitem(
+        calls.CALLS, "/drill", ("drill", lambda _services, _headers, _body, _line: {"n": int("private")})
+    )
     assert "private" not in problem(function.post("/drill"), 500, "defect")
 
 

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from shared.backups import restore as restoring
-from shared.backups.restore import Request, restore
+from shared.backups.asked import Request
+from shared.backups.restore import restore
 from shared.errors import TransientError
 from shared.postgres import Database
 from tests.conftest import TestDatabase

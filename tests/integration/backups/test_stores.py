@@ -9,9 +9,10 @@ from dataclasses import replace
 import pytest
 
 from shared.backups import verify
+from shared.backups.asked import Request
 from shared.backups.drill import drill
 from shared.backups.manifest import folder, manifest_name
-from shared.backups.restore import Request, restore
+from shared.backups.restore import restore
 from shared.errors import BackupDamaged
 from shared.postgres import Database
 from tests.integration.backups.conftest import Vault

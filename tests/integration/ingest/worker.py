@@ -8,46 +8,18 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
-import signal
 import sys
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from functions.ingest import history, load, sender, work
 from functions.ingest.sender import Sender
 from functions.ingest.services import Services
 from shared import dictionary, events, objectstore, settings
 from shared.postgres import Database
-
-
-def die() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def after(call: Callable[..., Any], times: int = 1) -> Callable[..., Any]:
-    """Wrap ``call`` so that its ``times``-th return is the last thing that happens."""
-    left = [times]
-
-    def wrapped(*args: Any, **kwargs: Any) -> Any:
-        result = call(*args, **kwargs)
-        left[0] -= 1
-        if left[0] == 0:
-            die()
-        return result
-
-    return wrapped
-
-
-def before(call: Callable[..., Any]) -> Callable[..., Any]:
-    def wrapped(*args: Any, **kwargs: Any) -> Any:
-        die()
-        return call(*args, **kwargs)
-
-    return wrapped
+from tests.dying import after, before, die
 
 
 def when_asked_for_more(dies: Callable[[dict[str, int], str], bool]) -> Callable[[Sender, str], bytes | None]:
