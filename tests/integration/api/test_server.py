@@ -20,6 +20,8 @@ from local_emulator.functions import FunctionServer
 from local_emulator.postgresql import TEST_SETTINGS, PostgresServer
 from shared.migrate import migrate
 
+pytestmark = pytest.mark.slow  # each test starts the function as a process of its own
+
 # What was committed has to be there after a crash: without this the migrations of a moment ago are gone with it, and
 # /ready rightly answers 503 for ever.
 DURABLE = {**TEST_SETTINGS, "synchronous_commit": "on"}
@@ -128,7 +130,6 @@ def test_a_request_cut_off_in_its_body_harms_nobody(start: Callable[..., Functio
     assert database.query("select * from hired_employees.jobs") == []
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(90)
 def test_clients_that_fall_silent_in_their_body_hold_no_thread_for_ever(
     start: Callable[..., FunctionServer], database: Any
@@ -148,7 +149,6 @@ def test_clients_that_fall_silent_in_their_body_hold_no_thread_for_ever(
     assert database.query("select * from hired_employees.jobs") == []
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(90)
 def test_while_the_database_restarts_fifty_clients_see_503_and_then_all_is_well(
     start: Callable[..., FunctionServer], server_dir: Path
